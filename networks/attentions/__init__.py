@@ -1,0 +1,76 @@
+"""The attention modules by name. A new one is a file beside this one and a row in `ATTENTIONS`."""
+
+import inspect
+from typing import NamedTuple
+
+from torch import nn
+
+from ..names import unknown_name
+from .se import SE
+from .simam import SimAM, simam
+
+__all__ = [
+    "ATTENTIONS",
+    "SE",
+    "SimAM",
+    "Spec",
+    "create_attention",
+    "default_param",
+    "list_attentions",
+    "simam",
+]
+
+
+class Spec(NamedTuple):
+    """How a module enters a block.
+
+    module: the class; its first argument is the number of channels.
+    param: the argument that `attention_param` sets; None where there is none.
+    slot: "conv" (between the block's 3x3 convolution and that convolution's norm) or
+    "block" (after the branch's last norm).
+    """
+
+    module: type[nn.Module]
+    param: str | None
+    slot: str
+
+
+ATTENTIONS = {
+    "none": Spec(nn.Identity, param=None, slot="conv"),
+    "simam": Spec(SimAM, param="e_lambda", slot="conv"),
+    "se": Spec(SE, param="reduction", slot="block"),
+}
+
+
+def list_attentions() -> list[str]:
+    """Names that `create_attention` and `create_model` take, sorted."""
+    return sorted(ATTENTIONS)
+
+
+def _spec(name: str) -> Spec:
+    if name not in ATTENTIONS:
+        raise unknown_name("attention", name, ATTENTIONS)
+    return ATTENTIONS[name]
+
+
+def default_param(name: str) -> float | None:
+    """The module's own default of the argument that `attention_param` sets; None without one."""
+    spec = _spec(name)
+    return spec.param and inspect.signature(spec.module).parameters[spec.param].default
+
+
+def create_attention(
+    name: str, channels: int, param: float | None = None, slot: str | None = None
+) -> nn.Module:
+    """The module `name` for maps of `channels` channels.
+
+    param: the module's one setting (SimAM: e_lambda, SE: reduction); None keeps its default.
+    slot: where the caller wants to put it; `nn.Identity` if the module belongs elsewhere.
+    Raises ValueError for an unknown name, and for a param that the module does not take.
+    """
+    spec = _spec(name)
+    if param is not None and spec.param is None:
+        raise ValueError(f"attention {name!r} takes no attention parameter, but got {param:g}")
+    if slot not in (None, spec.slot):
+        return nn.Identity()
+    return spec.module(channels, **({} if param is None else {spec.param: param}))

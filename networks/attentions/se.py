@@ -1,0 +1,34 @@
+"""Squeeze-and-Excitation (Hu et al., CVPR 2018)."""
+
+import torch
+from torch import nn
+
+
+def reduced(channels: int, reduction: float) -> int:
+    """Width of a bottleneck of `channels` / `reduction`, at least 1.
+
+    Raises ValueError unless `reduction` is a whole number of at least 1.
+    """
+    if reduction < 1 or reduction != int(reduction):
+        raise ValueError(f"the reduction must be a whole number of at least 1, not {reduction:g}")
+    return max(channels // int(reduction), 1)
+
+
+class SE(nn.Module):
+    """Scale each channel by a gate computed from the means of all channels.
+
+    x: (N, C, H, W) -> same shape. reduction: the bottleneck's divisor.
+    """
+
+    def __init__(self, channels: int, reduction: float = 16):
+        super().__init__()
+        hidden = reduced(channels, reduction)
+        self.fc = nn.Sequential(
+            nn.Linear(channels, hidden, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, channels, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.fc(x.mean((2, 3)))[:, :, None, None]
