@@ -1,0 +1,353 @@
+"""Train and evaluate networks with SimAM, or another attention module, on images in class folders.
+
+    python main_imagenet.py DATA -a resnet18 --attention_type simam --attention_param 0.1
+    python main_imagenet.py DATA -a resnet18 --attention_type simam --attention_param 0.1 \\
+        -e --resume ckpts/imagenet-resnet18-simam-param0.1/model_best.pth.tar
+
+DATA holds train/<class>/ and val/<class>/.
+"""
+
+import argparse
+import math
+import sys
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} (see --help)\n")
+
+
+def number(kind: type, low: float, exclusive: bool = False):
+    """An argparse type: a finite `kind` of at least (above, if exclusive) `low`."""
+
+    def parse(text: str):
+        value = kind(text)
+        if not math.isfinite(value) or value < low or (exclusive and value == low):
+            raise argparse.ArgumentTypeError(
+                f"{text} is not {'above' if exclusive else 'at least'} {low}"
+            )
+        return value
+
+    parse.__name__ = "whole number" if kind is int else "number"
+    return parse
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; imports nothing heavy, so that --help answers at once."""
+    parser = Parser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument_group("data").add_argument
+    add("data", metavar="DATA", help="folder with train/<class>/ and val/<class>/")
+    add("-j", "--workers", type=number(int, 0), default=4, help="processes that load images")
+    add(
+        "-b",
+        "--batch-size",
+        "--batch_size",
+        type=number(int, 1),
+        default=256,
+        help="images per step, in total over the GPUs of this machine",
+    )
+    add("--image-size", "--image_size", type=number(int, 32), default=224, help="pixels a side")
+
+    add = parser.add_argument_group("model").add_argument
+    add("-a", "--arch", default="resnet18", help="network; a wrong name lists all")
+    add(
+        "--attention-type",
+        "--attention_type",
+        default="none",
+        help="attention module, such as simam or se; a wrong name lists all",
+    )
+    add(
+        "--attention-param",
+        "--attention_param",
+        type=float,
+        help="the module's setting: lambda for simam (the paper: 0.1), reduction for se; "
+        "the module's own default where not given",
+    )
+    add(
+        "--num-classes",
+        "--num_classes",
+        type=number(int, 1),
+        help="size of the classifier; the number of class folders where not given",
+    )
+    add(
+        "--weights",
+        metavar="FILE",
+        help="start from these weights; a classifier of another size is made new",
+    )
+    add(
+        "--resume",
+        metavar="FILE",
+        help="go on from this checkpoint; auto: from the run folder's, if any",
+    )
+
+    add = parser.add_argument_group("optimisation").add_argument
+    add("--lr", "--learning-rate", type=number(float, 0), default=0.1, help="initial learning rate")
+    add("--momentum", type=number(float, 0), default=0.9, help="of SGD")
+    add("--wd", "--weight-decay", type=number(float, 0), default=1e-4, help="weight decay")
+
+    add = parser.add_argument_group("schedule").add_argument
+    add("--epochs", type=number(int, 1), default=90, help="epochs in total")
+    add(
+        "--cos-lr",
+        "--cos_lr",
+        action="store_true",
+        help="cosine from the first epoch on, instead of a tenth every 30 epochs",
+    )
+    add("--warmup-epochs", type=number(int, 0), default=0, help="epochs of linear warm-up")
+
+    add = parser.add_argument_group("runtime").add_argument
+    add("--gpu", help="GPU number; -1: the CPU; GPU 0, or else the CPU, where not given")
+    add("--amp", choices=("none", "bf16", "fp16"), default="none", help="mixed precision")
+    add("--compile", action="store_true", help="compile the network with torch.compile")
+    add("--seed", type=number(int, 0), help="make the run reproducible")
+    add(
+        "-p",
+        "--print-freq",
+        "--print_freq",
+        type=number(int, 1),
+        default=10,
+        help="steps between lines",
+    )
+
+    add = parser.add_argument_group("output").add_argument
+    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folder is made")
+    add("-e", "--evaluate", action="store_true", help="evaluate on val/ and write nothing")
+    add(
+        "--save-weights",
+        "--save_weights",
+        metavar="FILE",
+        help="write the bare weights of --resume or --weights, on the CPU, and exit",
+    )
+    return parser.parse_args(argv)
+
+
+def describe_model(args: argparse.Namespace, num_classes: int) -> dict:
+    """What a checkpoint says of its network; raises UsageError for an unknown attention."""
+    from networks import default_param
+    from utils.errors import UsageError
+
+    try:
+        param = default_param(args.attention_type)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return {
+        "arch": args.arch,
+        "attention": args.attention_type,
+        "attention_param": param if args.attention_param is None else args.attention_param,
+        "num_classes": num_classes,
+    }
+
+
+def build_model(identity: dict):
+    """The network that `describe_model` described; raises UsageError where it can't be."""
+    from networks import create_model
+    from utils.errors import UsageError
+
+    try:
+        return create_model(**identity)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def run_folder(args: argparse.Namespace, identity: dict) -> str:
+    """ROOT/imagenet-ARCH[-ATTENTION-paramP][-seedS]"""
+    import os
+
+    name = f"imagenet-{args.arch}"
+    if args.attention_type != "none":
+        name += f"-{args.attention_type}"
+    if identity["attention_param"] is not None:
+        name += f"-param{identity['attention_param']:g}"
+    if args.seed is not None:
+        name += f"-seed{args.seed}"
+    return os.path.join(args.ckpt, name)
+
+
+def header(model, identity: dict, device, image_size: int, data: str, folder: str) -> list[str]:
+    """The lines that every run begins with."""
+    from utils.complexity import count_flops, count_parameters
+    from utils.distributed import describe
+
+    param = identity["attention_param"]
+    attention = identity["attention"] + ("" if param is None else f" (parameter {param:g})")
+    flops = count_flops(model, image_size) / 1e9
+    return [
+        f"device      {describe(device)}",
+        f"network     {identity['arch']}, attention {attention}, {identity['num_classes']} classes",
+        f"parameters  {count_parameters(model) / 1e6:.2f} M",
+        f"FLOPs       {flops:.2f} G (multiply-adds at {image_size}x{image_size}, thop)",
+        f"data        {data}",
+        f"run folder  {folder}",
+    ]
+
+
+def load_data(args: argparse.Namespace):
+    """The listings of train/ (None with -e) and val/, and the size of the classifier."""
+    from utils.data import check_same_classes, list_images
+    from utils.errors import UsageError
+
+    val = list_images(args.data, "val")
+    train = None
+    if not args.evaluate:
+        train = list_images(args.data, "train")
+        check_same_classes(train, val)
+    num_classes = args.num_classes or len(val.classes)
+    if num_classes < len(val.classes):
+        raise UsageError(
+            f"--num-classes {num_classes}: {args.data} has {len(val.classes)} class folders"
+        )
+    return train, val, num_classes
+
+
+def save_weights(args: argparse.Namespace) -> None:
+    """Check that the weights of --resume or --weights are the network's, and write them alone."""
+    from utils import checkpoint
+    from utils.errors import UsageError
+
+    source = args.resume or args.weights
+    if source in (None, "auto"):
+        raise UsageError("--save-weights needs the file to take them from: --resume FILE")
+    content = checkpoint.read_file(source)
+    state = checkpoint.state_dict_of(content, source)
+    identity = describe_model(args, args.num_classes or checkpoint.num_classes_of(state))
+    checkpoint.check_identity(content, identity, source)
+    model = build_model(identity)
+    checkpoint.load_state(model, state, source)
+    try:
+        checkpoint.save_atomically(model.state_dict(), args.save_weights)
+    except OSError as error:
+        raise UsageError(f"can't write {args.save_weights}: {error}") from None
+    print(f"wrote the weights of {source} to {args.save_weights}")
+
+
+def evaluate(args: argparse.Namespace, dist, precision) -> None:
+    """Evaluate --resume or --weights on val/; writes no files."""
+    from utils import checkpoint, data
+    from utils.errors import UsageError
+    from utils.log import RunLog
+    from utils.training import LATEST, accuracy_line, evaluate_with_progress
+
+    _, val, num_classes = load_data(args)
+    identity = describe_model(args, num_classes)
+    source = args.resume or args.weights
+    if source is None:
+        raise UsageError("-e needs a checkpoint to evaluate: --resume FILE or --weights FILE")
+    if source == "auto":
+        source = f"{run_folder(args, identity)}/{LATEST}"
+    content = checkpoint.read_file(source)
+    if args.resume:
+        checkpoint.check_identity(content, identity, source)
+    model = build_model(identity)
+    checkpoint.load_state(model, checkpoint.state_dict_of(content, source), source)
+
+    log = RunLog(quiet=not dist.is_main)
+    sizes = f"{len(val.paths)} validation images in {len(val.classes)} classes"
+    for line in header(model, identity, dist.device, args.image_size, sizes, "none written"):
+        log.line(line)
+    log.line(f"weights     {source}")
+    loader = data.eval_loader(val, args.image_size, args.batch_size, args.workers, dist)
+    metrics = evaluate_with_progress(
+        dist.wrap(model), loader, dist, precision, log, "Validation", args.print_freq
+    )
+    log.line(accuracy_line(metrics))
+
+
+def train(args: argparse.Namespace, dist, precision) -> None:
+    """Train, from the start, from --weights or from where --resume stands."""
+    import torch
+
+    from utils import checkpoint, data
+    from utils.log import RunLog
+    from utils.schedule import step_schedule
+    from utils.seed import choose_seed, seed_all
+    from utils.training import BEST, Plan, Training, find_resume
+
+    train_images, val_images, num_classes = load_data(args)
+    identity = describe_model(args, num_classes)
+    folder = run_folder(args, identity)
+    resume = find_resume(args.resume, folder)
+    content = checkpoint.read_file(resume) if resume else {}
+    if resume:
+        checkpoint.check_identity(content, identity, resume)
+
+    seed = choose_seed(args.seed, content)
+    seed_all(seed, deterministic=args.seed is not None)
+    model = build_model(identity)
+    notes = []
+    if args.weights and not resume:
+        notes = checkpoint.load_start_weights(model, args.weights)
+    model.to(dist.device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), args.lr, momentum=args.momentum, weight_decay=args.wd
+    )
+    settings = {
+        "classes": train_images.classes,
+        "images": len(train_images.paths),
+        "seed": seed,
+        "batch_size": args.batch_size,
+        "world": dist.world,
+    }
+    training = Training(model, optimizer, precision, dist, folder, identity | settings)
+    if resume:
+        training.resume(content, resume)
+        notes = [f"resumed     {resume}: epoch {training.epoch + 1}, step {training.step + 1}"]
+
+    log = RunLog(folder, quiet=not dist.is_main, first_epoch=training.epoch, settings=vars(args))
+    sizes = (
+        f"{len(train_images.paths)} training and {len(val_images.paths)} validation images "
+        f"in {len(val_images.classes)} classes, seed {seed}"
+    )
+    for line in header(model, identity, dist.device, args.image_size, sizes, folder) + notes:
+        log.line(line)
+    if args.compile:
+        model.compile()
+    train_loader = data.train_loader(
+        train_images, args.image_size, args.batch_size, seed, args.workers, dist
+    )
+    val_loader = data.eval_loader(val_images, args.image_size, args.batch_size, args.workers, dist)
+    lr_at_step = step_schedule(
+        args.epochs, args.lr, args.cos_lr, args.warmup_epochs, len(train_loader)
+    )
+    try:
+        training.run(Plan(train_loader, val_loader, args.epochs, lr_at_step, args.print_freq), log)
+        log.line(f"best Acc@1  {training.best_acc1:.3f}, {training.path(BEST)}")
+    finally:
+        log.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0, 2 for a mistake, 128 + signal when stopped."""
+    args = parse_args(argv)
+
+    import torch
+
+    from utils import distributed
+    from utils.engine import Precision
+    from utils.errors import UsageError
+    from utils.signals import Stopped
+
+    dtypes = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    try:
+        if args.save_weights:
+            save_weights(args)
+            return 0
+        dist = distributed.start(args.gpu)
+        command = evaluate if args.evaluate else train
+        command(args, dist, Precision(dist.device.type, dtypes[args.amp]))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.signum
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Training and evaluation: data, engine, schedule, metrics, checkpoints, processes, logs."""

@@ -1,0 +1,139 @@
+"""What a run says: on the console, in log.txt, metrics.jsonl and TensorBoard."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from .errors import UsageError
+
+
+class RunLog:
+    """Console lines, and their copies in `folder`; None for the console only.
+
+    quiet: say and write nothing at all, as every process but the main one. first_epoch: where
+    the run goes on; metrics from there on are taken back, they will come again. settings: what
+    args.json holds. Raises UsageError where the folder can't be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        quiet: bool = False,
+        first_epoch: int = 0,
+        settings: Mapping[str, Any] | None = None,
+    ):
+        self.quiet = quiet
+        self.folder = None if quiet else folder
+        self.failed: set[str] = set()
+        self.tensorboard = None
+        if self.folder:
+            try:
+                self._open(first_epoch, settings or {})
+            except OSError as error:
+                raise UsageError(f"can't write to run folder {folder}: {error}") from None
+
+    def _open(self, first_epoch: int, settings: Mapping[str, Any]) -> None:
+        os.makedirs(self.folder, exist_ok=True)
+        with open(os.path.join(self.folder, "args.json"), "w") as file:
+            json.dump(settings, file, indent=2)
+        self._forget_from(first_epoch)
+        self.tensorboard = SummaryWriter(self.folder, purge_step=first_epoch)
+
+    def _forget_from(self, epoch: int) -> None:
+        path = os.path.join(self.folder, "metrics.jsonl")
+        if os.path.exists(path):
+            with open(path) as file:
+                lines = [line for line in file if json.loads(line)["epoch"] < epoch]
+            with open(path + ".tmp", "w") as file:
+                file.writelines(lines)
+            os.replace(path + ".tmp", path)
+
+    def line(self, text: str, console: bool = True) -> None:
+        """One line on the console (above a progress bar) and in log.txt."""
+        if console and not self.quiet:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        self._append("log.txt", text)
+
+    def warn(self, text: str) -> None:
+        """One line on standard error and in log.txt."""
+        if not self.quiet:
+            tqdm.write(f"warning: {text}", file=sys.stderr)
+        self._append("log.txt", f"warning: {text}")
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """One epoch's numbers, with their "epoch": a line in metrics.jsonl, TensorBoard scalars."""
+        self._append("metrics.jsonl", json.dumps(values))
+        if self.tensorboard:
+            for name, value in values.items():
+                if name != "epoch":
+                    self.tensorboard.add_scalar(name.replace("_", "/", 1), value, values["epoch"])
+            try:
+                self.tensorboard.flush()
+            except OSError as error:
+                self._note_failure("TensorBoard events", error)
+
+    def _append(self, name: str, text: str) -> None:
+        if not self.folder:
+            return
+        try:
+            with open(os.path.join(self.folder, name), "a") as file:
+                file.write(text + "\n")
+        except OSError as error:
+            self._note_failure(name, error)
+
+    def _note_failure(self, name: str, error: OSError) -> None:
+        # a full disk must not end a run that could still save its weights later
+        if name not in self.failed:
+            self.failed.add(name)
+            print(f"warning: can't write {name}: {error}", file=sys.stderr)
+
+    def close(self) -> None:
+        if self.tensorboard:
+            self.tensorboard.close()
+
+
+class Progress:
+    """Where a pass over `steps` batches is, with images/s and time left.
+
+    In a terminal a bar, else a line every `print_freq` steps; log.txt has the lines in any case.
+    """
+
+    def __init__(self, log: RunLog, title: str, steps: int, print_freq: int, first_step: int = 0):
+        self.log, self.title, self.steps, self.print_freq = log, title, steps, print_freq
+        self.first_step, self.start = first_step, time.perf_counter()
+        self.bar = None
+        if sys.stderr.isatty() and not log.quiet:
+            self.bar = tqdm(total=steps, initial=first_step, desc=title, leave=False, unit="batch")
+
+    def due(self, done: int) -> bool:
+        """Whether `show` has something to say after `done` steps; only then fetch its numbers."""
+        return done % self.print_freq == 0 or done == self.steps
+
+    def show(self, done: int, images_per_step: float, means: Mapping[str, float]) -> None:
+        per_step = (time.perf_counter() - self.start) / max(done - self.first_step, 1)
+        speed = f"{images_per_step / per_step:.1f} images/s"
+        numbers = f"loss {means['loss']:.4f}  acc@1 {means['acc1']:.2f}  acc@5 {means['acc5']:.2f}"
+        if self.bar:
+            self.bar.set_postfix_str(f"{numbers}  {speed}", refresh=False)
+            self.bar.update(done - self.bar.n)
+        left = timedelta(seconds=round((self.steps - done) * per_step))
+        width = len(str(self.steps))
+        self.log.line(
+            f"{self.title} [{done:{width}}/{self.steps}]  {numbers}  {speed}  {left} left",
+            console=self.bar is None,
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        if self.bar:
+            self.bar.close()

@@ -1,0 +1,282 @@
+"""A training run: epochs, evaluation, saving, stopping and going on."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from .checkpoint import CheckpointError, load_state, save_atomically
+from .data import DeviceLoader
+from .distributed import Dist
+from .engine import Precision, evaluate, train_one_epoch
+from .errors import UsageError
+from .log import Progress, RunLog
+from .metrics import Totals
+from .signals import Stopped, StopRequest
+
+LATEST = "checkpoint.pth.tar"
+BEST = "model_best.pth.tar"
+
+
+class Plan(NamedTuple):
+    """What a training does: its batches, epochs, learning rate by (epoch, step), steps a line."""
+
+    train: DeviceLoader
+    val: DeviceLoader
+    epochs: int
+    lr_at_step: Callable[[int, int], float]
+    print_freq: int
+
+
+class Training:
+    """A network and all that a checkpoint must hold to go on from any step, bit for bit.
+
+    model: on its device, not wrapped. identity: plain values that say which run this is; they are
+    saved too. folder: where checkpoints go. The state is public: epoch, step (of the epoch, done),
+    best_acc1 (percent), totals and seconds (of the epoch so far).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        dist: Dist,
+        folder: str,
+        identity: Mapping[str, Any],
+    ):
+        self.model, self.optimizer, self.dist = model, optimizer, dist
+        self.precision, self.scaler = precision, precision.scaler()
+        self.folder, self.identity = folder, dict(identity)
+        self.epoch = self.step = 0
+        self.best_acc1 = self.seconds = 0.0
+        self.totals = Totals.zero(dist.device)
+        self.unsaved: OSError | None = None
+        self.log = RunLog(quiet=True)
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def resume(self, content: Mapping[str, Any], path: str) -> None:
+        """Go on from `content`, read from `path`; the optimizer keeps its own settings.
+
+        Raises CheckpointError for a file without training state, of another network, and where
+        it stands within an epoch of other batches.
+        """
+        if "step" not in content:
+            raise CheckpointError(
+                f"checkpoint {path} holds weights but no training state; "
+                f"to start a new training from them: --weights {path}"
+            )
+        if content["classes"] != self.identity["classes"]:
+            raise CheckpointError(f"checkpoint {path} was trained on other class folders")
+        if content["step"]:
+            for name in ("seed", "batch_size", "world", "images"):
+                if content[name] != self.identity[name]:
+                    raise CheckpointError(
+                        f"checkpoint {path} stands within epoch {content['epoch']} with {name} "
+                        f"{content[name]}, this run has {self.identity[name]}; go on with the same"
+                    )
+        load_state(self.model, content["state_dict"], path)
+        settings = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        self.optimizer.load_state_dict(content["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
+        self.scaler.load_state_dict(content["scaler"] if self.scaler.is_enabled() else {})
+        torch.set_rng_state(content["rng"])
+        if content["cuda_rng"] is not None and self.dist.device.type == "cuda":
+            torch.cuda.set_rng_state(content["cuda_rng"], self.dist.device)
+        self.epoch, self.step = content["epoch"], content["step"]
+        self.best_acc1, self.seconds = content["best_acc1"], content["seconds"]
+        if self.dist.is_main:
+            self.totals.sums.copy_(torch.tensor(content["sums"]))
+
+    def save(self, best: bool = False) -> None:
+        """Write the state to the run folder. A failure is a warning: the run is worth more."""
+        sums = self.dist.sum(self.totals.sums).tolist()
+        if not self.dist.is_main:
+            return
+        on_gpu = self.dist.device.type == "cuda"
+        content = {
+            **self.identity,
+            "epoch": self.epoch,
+            "step": self.step,
+            "best_acc1": self.best_acc1,
+            "seconds": self.seconds,
+            "sums": sums,
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.dist.device) if on_gpu else None,
+        }
+        try:
+            save_atomically(content, *([self.path(BEST)] if best else []), self.path(LATEST))
+            self.unsaved = None
+        except OSError as error:
+            self.unsaved = error
+            self.log.warn(f"can't save {self.path(LATEST)} ({error}); the previous one stays")
+
+    def run(self, plan: Plan, log: RunLog) -> None:
+        """Train up to `plan.epochs` epochs, evaluating and saving after each.
+
+        Raises Stopped after SIGINT or SIGTERM, with the state saved; UsageError for a loss that
+        is not finite, an image that can't be decoded, and a last save that failed.
+        """
+        self.log = log
+        wrapped = self.dist.wrap(self.model)
+        with StopRequest() as stop:
+            while self.epoch < plan.epochs:
+                self._one_epoch(wrapped, plan, stop)
+        if self.unsaved:
+            raise UsageError(f"can't save {self.path(LATEST)}: {self.unsaved}")
+
+    def _one_epoch(self, wrapped: nn.Module, plan: Plan, stop: StopRequest) -> None:
+        before, started = self.seconds, time.perf_counter()
+        on_train = self._train(wrapped, plan, stop)
+        train_seconds = self.seconds
+        on_val = self._evaluate(wrapped, plan, stop)
+        if not math.isfinite(on_val["loss"]):
+            raise self._diverged(len(plan.train) - 1, plan)
+
+        metrics = {"epoch": self.epoch, "lr": plan.lr_at_step(self.epoch, len(plan.train) - 1)}
+        for split, means in (("train", on_train), ("val", on_val)):
+            metrics |= {f"{split}_{name}": means[name] for name in ("loss", "acc1", "acc5")}
+        metrics["images_per_s"] = on_train["images"] / train_seconds
+        metrics["seconds"] = before + time.perf_counter() - started
+        self.log.metrics(metrics)
+        self.log.line(
+            f"Epoch {self.epoch + 1}/{plan.epochs}  lr {metrics['lr']:.6g}  "
+            f"train loss {on_train['loss']:.4f} acc@1 {on_train['acc1']:.2f}  "
+            f"val loss {on_val['loss']:.4f}  "
+            f"{metrics['images_per_s']:.1f} images/s  {metrics['seconds']:.1f} s"
+        )
+        self.log.line(accuracy_line(on_val))
+        self._advance(on_val["acc1"])
+
+    def _train(self, wrapped: nn.Module, plan: Plan, stop: StopRequest) -> dict[str, float]:
+        epoch, first_step, steps = self.epoch, self.step, len(plan.train)
+        before, started = self.seconds, time.perf_counter()
+        title = f"Epoch {epoch + 1}/{plan.epochs}"
+        progress = Progress(self.log, title, steps, plan.print_freq, first_step)
+
+        def after_step(done: int, totals: Totals) -> None:
+            self.step, self.seconds = done, before + time.perf_counter() - started
+            if progress.due(done) or stop.signum:
+                bad_step = totals.first_bad_step()
+                if bad_step is not None:
+                    raise self._diverged(bad_step, plan)
+                progress.show(done, plan.train.batches.batch_size, totals.means())
+            if stop.signum:
+                raise self._stop(stop.signum, steps)
+
+        plan.train.batches.start(epoch, first_step)
+        with progress:
+            return train_one_epoch(
+                wrapped,
+                plan.train,
+                self.optimizer,
+                lambda step: plan.lr_at_step(epoch, step),
+                self.totals,
+                self.dist,
+                self.precision,
+                self.scaler,
+                first_step,
+                after_step,
+            )
+
+    def _evaluate(self, wrapped: nn.Module, plan: Plan, stop: StopRequest) -> dict[str, float]:
+        def after_step(_done: int) -> None:
+            if stop.signum:
+                raise self._stop(stop.signum, len(plan.train))
+
+        title = f"Validation {self.epoch + 1}/{plan.epochs}"
+        return evaluate_with_progress(
+            wrapped,
+            plan.val,
+            self.dist,
+            self.precision,
+            self.log,
+            title,
+            plan.print_freq,
+            after_step,
+        )
+
+    def _advance(self, acc1: float) -> None:
+        best = acc1 > self.best_acc1
+        self.best_acc1 = max(self.best_acc1, acc1)
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self.totals = Totals.zero(self.dist.device)
+        self.save(best)
+
+    def _diverged(self, bad_step: int, plan: Plan) -> UsageError:
+        latest = self.path(LATEST)
+        kept = (
+            f"the last good checkpoint is {latest}" if os.path.exists(latest) else "none was saved"
+        )
+        return UsageError(
+            f"the loss is NaN or infinite since epoch {self.epoch + 1}, step {bad_step + 1} "
+            f"(learning rate {plan.lr_at_step(self.epoch, bad_step):g}); {kept}"
+        )
+
+    def _stop(self, signum: int, steps: int) -> Stopped:
+        self.save()
+        where = f"epoch {self.epoch + 1}, step {self.step} of {steps}"
+        if self.unsaved:
+            return Stopped(
+                signum, f"stopped after {where}, which could not be saved: {self.unsaved}"
+            )
+        return Stopped(
+            signum, f"stopped after {where}; the same command with --resume auto goes on"
+        )
+
+
+def find_resume(resume: str | None, folder: str) -> str | None:
+    """The path that `--resume` means for a run in `folder`; None to start anew.
+
+    Raises UsageError where a new run would overwrite another one's checkpoints.
+    """
+    latest = os.path.join(folder, LATEST)
+    if not os.path.exists(latest):
+        return None if resume == "auto" else resume
+    if resume == "auto":
+        return latest
+    if resume is None or not os.path.realpath(resume).startswith(os.path.realpath(folder) + os.sep):
+        raise UsageError(
+            f"{folder} already holds a run; go on with --resume auto, or give another --ckpt"
+        )
+    return resume
+
+
+def evaluate_with_progress(
+    model: nn.Module,
+    val: DeviceLoader,
+    dist: Dist,
+    precision: Precision,
+    log: RunLog,
+    title: str,
+    print_freq: int,
+    after_step: Callable[[int], None] = lambda done: None,
+) -> dict[str, float]:
+    """`evaluate`, saying where it is; see `Totals.means` for what it returns."""
+    progress = Progress(log, title, len(val), print_freq)
+
+    def show(done: int, totals: Totals) -> None:
+        if progress.due(done):
+            progress.show(done, val.batches.batch_size * dist.world, totals.means())
+        after_step(done)
+
+    with progress:
+        return evaluate(model, val, dist, precision, show)
+
+
+def accuracy_line(metrics: Mapping[str, float]) -> str:
+    """The line that an evaluation ends with."""
+    return f" * Acc@1 {metrics['acc1']:.3f} Acc@5 {metrics['acc5']:.3f}"
