@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+
+from scripts.make_digits import write_digits
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,8 +21,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def seed():
+def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _deterministic_algorithms_off():
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -30,26 +36,12 @@ def device(request):
     return torch.device(request.param)
 
 
-def write_digits(folder: Path, per_class: dict[str, int], classes: int = 10) -> Path:
-    """Real images: scikit-learn's handwritten digits as folder/<split>/<digit>/<number>.png."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    for label in range(classes):
-        images = iter(digits.images[digits.target == label])
-        for split, count in per_class.items():
-            target = folder / split / str(label)
-            target.mkdir(parents=True)
-            for index in range(count):
-                pixels = np.uint8(next(images) * 255 / 16)
-                Image.fromarray(pixels).save(target / f"{index:03}.png")
-    return folder
-
-
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
     """Three classes, 24 training and 12 validation images."""
-    return write_digits(tmp_path_factory.mktemp("digits"), {"train": 8, "val": 4}, 3)
+    folder = tmp_path_factory.mktemp("digits")
+    write_digits(folder, val=4, train=8, classes=3)
+    return folder
 
 
 def run_command(*arguments, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess:
