@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/venv.sh
-epochs=12
+epochs=30
 case "${1-}" in
     "") ;;
     --quick) epochs=1 ;;
@@ -18,7 +18,7 @@ data=.demo/digits
 runs=.demo/runs/$(date +%Y%m%d-%H%M%S)
 command=("$python" main_imagenet.py $data -a resnet18 --attention_type simam --attention_param 0.1
     --image-size 32 -b 64 -j 2 --ckpt "$runs")
-"${command[@]}" --epochs $epochs --lr 0.1 --cos-lr --warmup-epochs 1 --seed 1
+"${command[@]}" --epochs $epochs --lr 0.02 --cos-lr --warmup-epochs 2 --seed 1
 folder=$(echo "$runs"/*)
 
 echo

@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -175,3 +176,20 @@ def test_networks_stand_alone():
     ]
     assert outputs[0][:2] == ["[]", "False"]
     assert outputs[0][2] == outputs[1][0]
+
+
+def test_imports_run_one_way():
+    """networks knows nothing of utils, and neither knows the command or the scripts."""
+    forbidden = {
+        "networks": {"utils", "scripts", "main_imagenet"},
+        "utils": {"scripts", "main_imagenet"},
+    }
+    for package, others in forbidden.items():
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                names = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                    names = [node.module]
+                assert not {name.split(".")[0] for name in names} & others, file

@@ -176,6 +176,8 @@ class DeviceLoader:
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
             worker_init_fn=leave_to_parent,
+            # workers get their base seed from it; the global one belongs to the training
+            generator=torch.Generator(),
         )
         self.mean = 255 * torch.tensor(MEAN, device=device)[:, None, None]
         self.std = 255 * torch.tensor(STD, device=device)[:, None, None]
