@@ -128,6 +128,10 @@ class TrainBatches(Sampler):
     def start(self, epoch: int, first_step: int = 0) -> None:
         self.epoch, self.first_step = epoch, first_step
 
+    def images_until(self, step: int) -> int:
+        """How many images all processes have seen when `step` steps of an epoch are done."""
+        return min(step * self.batch_size, self.used)
+
     def __len__(self) -> int:
         return -(-self.used // self.batch_size)
 
@@ -144,7 +148,11 @@ class EvalBatches(Sampler):
 
     def __init__(self, num_images: int, batch_size: int, rank: int = 0, world: int = 1):
         self.indices = range(rank, num_images, world)
-        self.batch_size = batch_size
+        self.num_images, self.batch_size, self.world = num_images, batch_size, world
+
+    def images_until(self, step: int) -> int:
+        """How many images all processes have seen when `step` steps are done."""
+        return min(step * self.batch_size * self.world, self.num_images)
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)

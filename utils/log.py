@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from .data import EvalBatches, TrainBatches
 from .errors import UsageError
 
 
@@ -101,30 +102,45 @@ class RunLog:
 
 
 class Progress:
-    """Where a pass over `steps` batches is, with images/s and time left.
+    """Where a pass over `batches` is, with images/s (of all processes) and time left.
 
     In a terminal a bar, else a line every `print_freq` steps; log.txt has the lines in any case.
     """
 
-    def __init__(self, log: RunLog, title: str, steps: int, print_freq: int, first_step: int = 0):
-        self.log, self.title, self.steps, self.print_freq = log, title, steps, print_freq
-        self.first_step, self.start = first_step, time.perf_counter()
+    def __init__(
+        self,
+        log: RunLog,
+        title: str,
+        batches: TrainBatches | EvalBatches,
+        print_freq: int,
+        first_step: int = 0,
+    ):
+        self.log, self.title, self.batches, self.print_freq = log, title, batches, print_freq
+        self.steps, self.first_step = len(batches), first_step
+        self.start = time.perf_counter()
         self.bar = None
         if sys.stderr.isatty() and not log.quiet:
-            self.bar = tqdm(total=steps, initial=first_step, desc=title, leave=False, unit="batch")
+            self.bar = tqdm(
+                total=self.steps, initial=first_step, desc=title, leave=False, unit="batch"
+            )
 
-    def due(self, done: int) -> bool:
-        """Whether `show` has something to say after `done` steps; only then fetch its numbers."""
+    def advance(self, done: int) -> bool:
+        """Move the bar to `done` steps; True where it is time to fetch numbers and `show` them."""
+        if self.bar:
+            self.bar.update(done - self.bar.n)
         return done % self.print_freq == 0 or done == self.steps
 
-    def show(self, done: int, images_per_step: float, means: Mapping[str, float]) -> None:
-        per_step = (time.perf_counter() - self.start) / max(done - self.first_step, 1)
-        speed = f"{images_per_step / per_step:.1f} images/s"
+    def show(self, done: int, means: Mapping[str, float]) -> None:
+        """Say that `done` steps are done, with their `means` (see `Totals.means`)."""
+        seconds = time.perf_counter() - self.start
+        images = self.batches.images_until(done) - self.batches.images_until(self.first_step)
+        speed = f"{images / seconds:.1f} images/s"
         numbers = f"loss {means['loss']:.4f}  acc@1 {means['acc1']:.2f}  acc@5 {means['acc5']:.2f}"
         if self.bar:
-            self.bar.set_postfix_str(f"{numbers}  {speed}", refresh=False)
-            self.bar.update(done - self.bar.n)
-        left = timedelta(seconds=round((self.steps - done) * per_step))
+            self.bar.set_postfix_str(f"{numbers}  {speed}")
+        left = timedelta(
+            seconds=round(seconds * (self.steps - done) / max(done - self.first_step, 1))
+        )
         width = len(str(self.steps))
         self.log.line(
             f"{self.title} [{done:{width}}/{self.steps}]  {numbers}  {speed}  {left} left",

@@ -165,15 +165,15 @@ class Training:
         epoch, first_step, steps = self.epoch, self.step, len(plan.train)
         before, started = self.seconds, time.perf_counter()
         title = f"Epoch {epoch + 1}/{plan.epochs}"
-        progress = Progress(self.log, title, steps, plan.print_freq, first_step)
+        progress = Progress(self.log, title, plan.train.batches, plan.print_freq, first_step)
 
         def after_step(done: int, totals: Totals) -> None:
             self.step, self.seconds = done, before + time.perf_counter() - started
-            if progress.due(done) or stop.signum:
+            if progress.advance(done) or stop.signum:
                 bad_step = totals.first_bad_step()
                 if bad_step is not None:
                     raise self._diverged(bad_step, plan)
-                progress.show(done, plan.train.batches.batch_size, totals.means())
+                progress.show(done, totals.means())
             if stop.signum:
                 raise self._stop(stop.signum, steps)
 
@@ -266,11 +266,11 @@ def evaluate_with_progress(
     after_step: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
     """`evaluate`, saying where it is; see `Totals.means` for what it returns."""
-    progress = Progress(log, title, len(val), print_freq)
+    progress = Progress(log, title, val.batches, print_freq)
 
     def show(done: int, totals: Totals) -> None:
-        if progress.due(done):
-            progress.show(done, val.batches.batch_size * dist.world, totals.means())
+        if progress.advance(done):
+            progress.show(done, totals.means())
         after_step(done)
 
     with progress:
