@@ -8,10 +8,9 @@ import re
 import warnings
 import zipfile
 from argparse import Namespace
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import safe_open
@@ -19,8 +18,13 @@ from safetensors.torch import save as safetensors_bytes
 
 from .errors import UsageError
 
-# what training scripts put beside their weights; making one runs nothing
-HARMLESS = [Namespace, defaultdict, dict, list, set]
+# torchvision's references and timm keep their options beside the weights; making one runs nothing
+HARMLESS = [Namespace]
+# what torch.save writes for tensors and their containers
+USUAL = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch(\.storage)?\.\w*Storage|torch\.storage\._load_from_bytes"
+    r"|torch\.(Size|device|[a-z]+\d+)|collections\.OrderedDict|argparse\.Namespace"
+)
 
 
 class CheckpointError(UsageError):
@@ -67,9 +71,14 @@ def _read_safetensors(path: str) -> dict[str, Any]:
 
 
 def _read_pickled(path: str) -> Any:
-    with warnings.catch_warnings(), torch.serialization.safe_globals(HARMLESS):
+    # from the open file, because torch.load takes the ending of a path for its format
+    with (
+        open(path, "rb") as file,
+        warnings.catch_warnings(),
+        torch.serialization.safe_globals(HARMLESS),
+    ):
         warnings.simplefilter("ignore")  # of foreign pickles; what matters becomes an error
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _refuse_compressed(path: str) -> None:
@@ -85,31 +94,45 @@ def _refuse_compressed(path: str) -> None:
 
 def _reason(path: str, head: bytes, error: Exception) -> str:
     """Why reading `path`, which begins with `head`, ended in `error`; in a few words."""
-    refused = re.search(r"GLOBAL ([\w.]+) w", str(error))
-    name = refused[1] if refused else _called_in(path)
-    if name:
-        return f"holds an object of class {name}; only tensors and plain values are loaded"
+    foreign = _foreign_classes(path)
+    if foreign:
+        return f"holds objects of class {', '.join(foreign[:3])}; only tensors and plain values are loaded"
     with suppress(UnicodeDecodeError):
-        text = head[:40].decode()
-        if text.replace("\n", " ").replace("\r", " ").replace("\t", " ").isprintable():
-            return f"is a text file, it begins {' '.join(text.split())!r}; download it again?"
+        text = " ".join(head[:40].decode().split())
+        if text.isprintable():
+            return f"is a text file, it begins {text!r}; download it again?"
     if isinstance(error, zipfile.BadZipFile):
         return "is damaged: it begins as a zip archive but does not end as one; is it whole?"
-    words = (str(error) or type(error).__name__).splitlines()[0]
+    words = (str(error) or type(error).__name__).splitlines()[0][:80]
     known = "Weights only load failed" not in words
     return "can't be read; is it a checkpoint, and whole?" + (f" ({words})" if known else "")
 
 
-def _called_in(path: str) -> str | None:
-    """The first class or function that a pickle of protocol 4 or later, no archive, names."""
-    strings = []
-    with open(path, "rb") as file, suppress(Exception):
-        for opcode, argument, _ in pickletools.genops(file):
-            if opcode.name == "STACK_GLOBAL":
-                return ".".join(strings[-2:])
-            if isinstance(argument, str):
-                strings.append(argument)
-    return None
+def _foreign_classes(path: str) -> list[str]:
+    """Classes and functions that the pickles in `path` name, besides those of tensors; not run."""
+    names: dict[str, None] = {}
+    with suppress(Exception), _open_pickles(path) as file:  # what is no pickle ends somewhere
+        while True:
+            strings, memo = [], []
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "GLOBAL":
+                    names[argument.replace(" ", ".")] = None
+                elif opcode.name == "STACK_GLOBAL":
+                    names[".".join(strings[-2:])] = None
+                elif opcode.name == "MEMOIZE":
+                    memo.append(strings[-1:])
+                elif opcode.name in ("BINGET", "LONG_BINGET"):
+                    strings += memo[argument] if argument < len(memo) else []
+                elif isinstance(argument, str):
+                    strings.append(argument)
+    return [name for name in names if re.fullmatch(r"[\w.]+", name) and not USUAL.fullmatch(name)]
+
+
+def _open_pickles(path: str) -> IO[bytes]:
+    if not zipfile.is_zipfile(path):
+        return open(path, "rb")
+    archive = zipfile.ZipFile(path)
+    return archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl")))
 
 
 def save_atomically(content: Any, *paths: str) -> None:
@@ -133,7 +156,8 @@ def write_weights(
     if not path.endswith(".safetensors"):
         save_atomically(dict(state), path)
         return
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    # safetensors takes no two tensors with common memory
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     noted = {"format": "pt"} | ({"network": json.dumps(dict(network))} if network else {})
     _write_atomically(safetensors_bytes(tensors, noted), path)
 
