@@ -164,9 +164,9 @@ def evaluate_all(args) -> int:
             default_param(args.attention_type)
         except ValueError as error:
             raise UsageError(str(error)) from None
-    loader = data.eval_loader(val, args.image_size, args.batch_size, args.workers, dist)
     rows = []
     write_tables(rows, args)  # before hours of work, not after
+    loader = data.eval_loader(val, args.image_size, args.batch_size, args.workers, dist)
     for path in files:
         try:
             rows.append(evaluate_file(path, args, val, loader, dist, log))

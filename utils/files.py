@@ -96,7 +96,8 @@ def _reason(path: str, head: bytes, error: Exception) -> str:
     """Why reading `path`, which begins with `head`, ended in `error`; in a few words."""
     foreign = _foreign_classes(path)
     if foreign:
-        return f"holds objects of class {', '.join(foreign[:3])}; only tensors and plain values are loaded"
+        classes = ", ".join(foreign[:3])
+        return f"holds objects of class {classes}; only tensors and plain values are loaded"
     with suppress(UnicodeDecodeError):
         text = " ".join(head[:40].decode().split())
         if text.isprintable():
