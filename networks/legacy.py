@@ -16,7 +16,7 @@ SIMAM_RULES = (
     (r"^(layer\d\.\d+\.conv2)\.0\.", r"\1."),
     (r"^(features\.\d+\.conv\.[01])\.2\.", r"\1.1."),
 )
-# every rule is tried on every key, in this order; none of them matches one of our own keys
+# every rule is tried on every key, in this order; none matches one of our own keys
 RULES = (
     (r"_orig_mod\.", ""),  # torch.compile, of the network or of a part of it
     (r"^((module|backbone)\.)+", ""),  # DataParallel and DDP, a detector
@@ -46,16 +46,16 @@ def remap_legacy_keys(state_dict: StateDict) -> StateDict:
     backbones, and the prefixes of DataParallel, DDP and torch.compile. A key that nothing is
     known of stays as it is. Raises ValueError when two keys become the same.
     """
+    idle_pool = any(key.endswith("layer1.0.downsample.2.weight") for key in state_dict)
+    rules = (*RULES, *IDLE_POOL_RULES) if idle_pool else RULES
     renamed, origin = {}, {}
     for key, value in state_dict.items():
         if key.rpartition(".")[2] in LEFTOVERS:
             continue
-        name = _apply(RULES, key)
+        name = _apply(rules, key)
         if name in renamed:
             raise ValueError(f"both {origin[name]} and {key} mean {name}")
         renamed[name], origin[name] = value, key
-    if "layer1.0.downsample.2.weight" in renamed:
-        return {_apply(IDLE_POOL_RULES, key): value for key, value in renamed.items()}
     return renamed
 
 

@@ -174,6 +174,15 @@ def test_a_published_file_of_another_attention_is_refused_with_what_fits(tmp_pat
         load_weights(create_model("resnet34"), str(tmp_path / "plain.pth"))
 
 
+def test_a_file_without_batch_counters_loads(tmp_path, source):
+    state = source.state_dict()
+    old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "old.pth")
+    model = create_model("resnet18", "cbam")
+    load_weights(model, str(tmp_path / "old.pth"))
+    assert same({key: model.state_dict()[key] for key in old}, old)
+
+
 def test_two_weights_of_one_name_are_refused(tmp_path):
     torch.save({"fc.bias": torch.zeros(2), "module.fc.bias": torch.ones(2)}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="is ambiguous: both fc.bias and module.fc.bias"):
@@ -216,9 +225,20 @@ def test_the_users_word_overrides():
 
 
 @pytest.mark.parametrize(
-    "said", [{"arch": 5}, {"attention": None}, {"attention_param": "0.1"}, {"num_classes": 1.5}]
+    "said",
+    [
+        {"arch": 5},
+        {"arch": "resnet34"},
+        {"arch": "unheard of"},
+        {"attention": None},
+        {"attention": "se", "attention_param": 16},
+        {"attention_param": "0.1"},
+        {"attention_param": -1},
+        {"num_classes": 1.5},
+        {"num_classes": 10**12},
+    ],
 )
-def test_strange_words_of_a_file_are_ignored(said):
+def test_false_words_of_a_file_are_ignored(said):
     network = {"arch": "resnet18", "attention": "simam", "attention_param": 0.1, "num_classes": 5}
     weights = {"state_dict": create_model("resnet18", num_classes=5).state_dict()}
     assert recognise(network | said | weights, "w.pth")[0]["attention"] == "none"

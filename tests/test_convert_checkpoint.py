@@ -33,10 +33,18 @@ def same(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
-@pytest.mark.parametrize("to", ["ours", "published", "torchvision"])
 @pytest.mark.parametrize("attention", PUBLISHED)
-@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    ("arch", "to", "ending"),
+    [
+        ("mobilenet_v2", "ours", ".pth"),
+        ("mobilenet_v2", "ours", ".safetensors"),
+        ("mobilenet_v2", "published", ".pth"),
+        ("mobilenet_v2", "published", ".safetensors"),
+        ("mobilenet_v2", "torchvision", ".pth"),
+        ("resnet18", "published", ".pth"),
+    ],
+)
 def test_round_trip_is_exact(tmp_path, arch, attention, to, ending):
     source, state = saved(tmp_path, arch, attention)
     there, back = str(tmp_path / f"there{ending}"), str(tmp_path / "back.pth")
@@ -51,7 +59,7 @@ def test_round_trip_is_exact(tmp_path, arch, attention, to, ending):
 
 
 @pytest.mark.parametrize("arch", ["resnet50d", "resnet50"])
-@pytest.mark.parametrize("attention", PUBLISHED)
+@pytest.mark.parametrize("attention", ["simam", "cbam"])
 def test_published_names(tmp_path, attention, arch):
     source, _ = saved(tmp_path, arch, attention)
     out = str(tmp_path / "out.pth")
@@ -67,9 +75,9 @@ def test_torchvision_has_no_resnet50d(tmp_path):
 
 
 def test_torchvision_names(tmp_path):
-    source, state = saved(tmp_path, "resnext50_32x4d", "simam")
+    source, state = saved(tmp_path, "resnet18", "simam")
     convert(source, str(tmp_path / "out.pth"), "torchvision")
-    theirs = torchvision.models.resnext50_32x4d()
+    theirs = torchvision.models.resnet18()
     theirs.load_state_dict(torch.load(tmp_path / "out.pth"))
     assert same(theirs.state_dict(), state)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from networks import create_model, list_attentions, list_models
-from utils.identify import identify
+from utils.identify import identify, is_of
 
 
 def weights(arch: str, attention: str, **options) -> dict:
@@ -48,3 +48,18 @@ def test_nothing_fits_a_network_that_is_not_ours(change):
 
 def test_another_reduction_is_not_taken_for_the_default():
     assert identify(weights("resnet18", "se", attention_param=8)) == []
+
+
+def test_a_named_network_is_checked_with_its_parameter():
+    network = {"arch": "resnet18", "attention": "se", "attention_param": 8, "num_classes": 10}
+    state = weights(**network)
+    assert is_of(state, network)
+    for change in (
+        {"arch": "resnet34"},
+        {"arch": "none such"},
+        {"attention": "none", "attention_param": None},
+        {"attention_param": 16},
+        {"num_classes": 11},
+        {"num_classes": 10**12},
+    ):
+        assert not is_of(state, network | change)

@@ -173,4 +173,11 @@ def test_no_rule_is_idle(monkeypatch, table, index):
     """Without any single rule, some file of the test above does not get our keys."""
     kept = [rule for i, rule in enumerate(getattr(legacy, table)) if i != index]
     monkeypatch.setattr(legacy, table, kept)
-    assert any(list(remap_legacy_keys(file)) != ours for file, ours in files_and_our_keys())
+
+    def wrong(file, ours):
+        try:
+            return list(remap_legacy_keys(file)) != ours
+        except ValueError:  # two keys became one
+            return True
+
+    assert any(wrong(file, ours) for file, ours in files_and_our_keys())

@@ -10,7 +10,7 @@ from networks import default_param
 from networks.legacy import names_simam, remap_legacy_keys
 
 from .files import CheckpointError, read_file
-from .identify import identify
+from .identify import identify, is_of
 
 StateDict = dict[str, torch.Tensor]
 
@@ -208,10 +208,11 @@ def recognise(
     What the file itself says comes first, then keys and shapes. attention, param: the user's
     word, where it is known better. Raises CheckpointError where no network fits.
     """
-    said = network_of(content)
+    said, state = network_of(content), state_dict_of(content, path)
     if said and attention in (None, said["attention"]):
-        return Recognised(said | ({} if param is None else {"attention_param": param}), {})
-    state = state_dict_of(content, path)
+        network = said | ({} if param is None else {"attention_param": param})
+        if is_of(state, network):
+            return Recognised(network, {})
     fits = {name: (arch, num_classes) for arch, name, num_classes in identify(state)}
     if not fits or attention not in (None, *fits):
         wish = f" has no weights of {attention};" if fits else ""

@@ -1,6 +1,8 @@
 """Recognise a network by the keys and shapes of its weights."""
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -16,7 +18,7 @@ def identify(state_dict: dict[str, torch.Tensor]) -> list[tuple[str, str, int]]:
     parameter. One without weights leaves no trace, so where "none" fits, "simam" does too. Batch
     counters may be missing, as in files older than PyTorch 0.4.1.
     """
-    given = _without_counters({key: tuple(value.shape) for key, value in state_dict.items()})
+    given = _without_counters(state_dict)
     trunk = {key: shape for key, shape in given.items() if ".attn_" not in key}
     fits = []
     for arch in list_models():
@@ -30,16 +32,32 @@ def identify(state_dict: dict[str, torch.Tensor]) -> list[tuple[str, str, int]]:
     return fits
 
 
+def is_of(state_dict: dict[str, torch.Tensor], network: Mapping[str, Any]) -> bool:
+    """Whether `create_model(**network)` is possible, with just these keys and shapes.
+
+    It is not made for the answer, so a file may ask for one of any size.
+    """
+    try:
+        with torch.device("meta"):
+            expected = create_model(**network).state_dict()
+    except ValueError:
+        return False
+    return _without_counters(state_dict) == _without_counters(expected)
+
+
 @functools.cache
 def _blank(arch: str, attention: str) -> Shapes:
     """Keys and shapes of a network with one class."""
     with torch.device("meta"):
-        state_dict = create_model(arch, attention, num_classes=1).state_dict()
-    return _without_counters({key: tuple(value.shape) for key, value in state_dict.items()})
+        return _without_counters(create_model(arch, attention, num_classes=1).state_dict())
 
 
-def _without_counters(shapes: Shapes) -> Shapes:
-    return {key: s for key, s in shapes.items() if not key.endswith("num_batches_tracked")}
+def _without_counters(state_dict: Mapping[str, torch.Tensor]) -> Shapes:
+    return {
+        key: tuple(value.shape)
+        for key, value in state_dict.items()
+        if not key.endswith("num_batches_tracked")
+    }
 
 
 def _classifier(arch: str) -> str:
