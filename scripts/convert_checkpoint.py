@@ -95,7 +95,7 @@ def convert(source: str, target: str, to: str, attention: str | None = None) -> 
         if to == "published" and target.endswith(".pth"):
             save_atomically({"arch": network["arch"], "state_dict": state}, target)
         else:
-            write_weights(state, target, None if assumed else network)
+            write_weights(state, target, None if "attention" in assumed else network)
     except OSError as error:
         raise UsageError(f"can't write {target}: {error.strerror}") from None
     words = f"{network['arch']}, attention {network['attention']}, {len(state)} tensors"

@@ -108,6 +108,16 @@ def test_safetensors_name_the_network_only_where_it_is_known(tmp_path):
     assert read_file(str(tmp_path / "guess.safetensors")).keys() == {"state_dict"}
 
 
+def test_the_attention_that_published_names_show_is_kept(tmp_path):
+    """Under our keys nothing shows it any more."""
+    state = published_network("resnet18", "simam").to_empty(device="cpu").state_dict()
+    torch.save({"state_dict": state}, tmp_path / "published.pth")
+    out = str(tmp_path / "ours.safetensors")
+    convert(str(tmp_path / "published.pth"), out, "ours")
+    content = read_file(out)
+    assert (content["attention"], content["attention_param"]) == ("simam", 0.1)
+
+
 def test_published_names_need_the_attention(tmp_path):
     source, _ = saved(tmp_path, "resnet18", "simam")
     with pytest.raises(UsageError, match="say which with --attention-type"):

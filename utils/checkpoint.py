@@ -215,7 +215,7 @@ def recognise(
             return Recognised(network, {})
     fits = {name: (arch, num_classes) for arch, name, num_classes in identify(state)}
     if not fits or attention not in (None, *fits):
-        wish = f" has no weights of {attention};" if fits else ""
+        wish = f" has no weights of {attention};" if fits else ":"
         raise CheckpointError(f"checkpoint {path}{wish} {_what_fits(state)}")
     assumed = {}
     name = attention or next(iter(fits))
