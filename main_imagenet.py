@@ -8,30 +8,9 @@ DATA holds train/<class>/ and val/<class>/.
 """
 
 import argparse
-import math
 import sys
 
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str):
-        self.exit(2, f"error: {message} (see --help)\n")
-
-
-def number(kind: type, low: float, exclusive: bool = False):
-    """An argparse type: a finite `kind` of at least (above, if exclusive) `low`."""
-
-    def parse(text: str):
-        value = kind(text)
-        if not math.isfinite(value) or value < low or (exclusive and value == low):
-            raise argparse.ArgumentTypeError(
-                f"{text} is not {'above' if exclusive else 'at least'} {low}"
-            )
-        return value
-
-    parse.__name__ = "whole number" if kind is int else "number"
-    return parse
+from utils.cli import Parser, number
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -209,18 +188,19 @@ def save_weights(args: argparse.Namespace) -> None:
     """Check that the weights of --resume or --weights are the network's, and write them alone."""
     from utils import checkpoint
     from utils.errors import UsageError
+    from utils.files import write_weights
 
     source = args.resume or args.weights
     if source in (None, "auto"):
         raise UsageError("--save-weights needs the file to take them from: --resume FILE")
     content = checkpoint.read_file(source)
     state = checkpoint.state_dict_of(content, source)
-    identity = describe_model(args, args.num_classes or checkpoint.num_classes_of(state))
+    identity = describe_model(args, args.num_classes or checkpoint.num_classes_of(state, source))
     checkpoint.check_identity(content, identity, source)
     model = build_model(identity)
     checkpoint.load_state(model, state, source)
     try:
-        checkpoint.save_atomically(model.state_dict(), args.save_weights)
+        write_weights(model.state_dict(), args.save_weights, identity)
     except OSError as error:
         raise UsageError(f"can't write {args.save_weights}: {error}") from None
     print(f"wrote the weights of {source} to {args.save_weights}")

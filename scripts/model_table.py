@@ -13,23 +13,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from networks import create_model, list_models
 from utils.complexity import count_flops, count_parameters
-
-PAPER = {  # parameters in millions, GFLOPs; the same for the plain network and for SimAM
-    "resnet18": (11.69, 1.82),
-    "resnet34": (21.80, 3.67),
-    "resnet50": (25.56, 4.11),
-    "resnet101": (44.55, 7.83),
-    "resnext50_32x4d": (25.03, 4.26),
-    "mobilenet_v2": (3.50, 0.31),
-}
+from utils.paper import TABLE3
 
 
 def row(arch: str, attention: str) -> list[str]:
     model = create_model(arch, attention)
     ours = f"{count_parameters(model) / 1e6:.2f} M", f"{count_flops(model) / 1e9:.2f} G"
     paper = "-", "-"
-    if arch in PAPER:
-        paper = f"{PAPER[arch][0]:.2f} M", f"{PAPER[arch][1]:.2f} G"
+    if (arch, attention) in TABLE3:
+        figures = TABLE3[arch, attention]
+        paper = f"{figures.params_m:.2f} M", f"{figures.gflops:.2f} G"
     return [arch, attention, ours[0], paper[0], ours[1], paper[1]]
 
 

@@ -122,7 +122,7 @@ BAD = {
     "missing weights": ("{data} --weights {nowhere}", "checkpoint .* does not exist"),
     "truncated checkpoint": (
         "{data} --resume {weights}/cut.pth",
-        "can't read checkpoint .*cut.pth",
+        "checkpoint .*cut.pth is damaged",
     ),
     "text file": ("{data} -e --resume {weights}/text.pth", "text.pth"),
     "empty file": ("{data} -e --resume {weights}/empty.pth", "empty.pth"),

@@ -1,77 +1,84 @@
-"""Checkpoints: saved whole or not at all, loaded without running anything they contain."""
+"""The weights in a checkpoint, ours or another's: found, renamed, recognised, loaded strictly."""
 
-import io
-import os
-import pickle
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from .errors import UsageError
+from networks import default_param
+from networks.legacy import names_simam, remap_legacy_keys
+
+from .files import CheckpointError, read_file
+from .identify import identify, is_of
+
+StateDict = dict[str, torch.Tensor]
+
+# where training scripts keep the weights in what they save; the first that is there counts
+PLACES = ("state_dict", "model", "state_dict_ema")
+# the lambda of the published ImageNet networks
+PUBLISHED_LAMBDA = 0.1
 
 
-class CheckpointError(UsageError):
-    """A checkpoint that can't be read, or does not fit the network."""
+def raw_state_dict_of(content: Any, path: str) -> StateDict:
+    """The weights in what `read_file` returned for `path`, under the file's own keys.
 
-
-def save_atomically(content: Any, *paths: str) -> None:
-    """Write `content` with torch.save to each path: complete, or leaving what was there.
-
-    Raises OSError where a file can't be written.
+    Raises CheckpointError without any.
     """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    for path in paths:
-        temporary = f"{path}.tmp-{os.getpid()}"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-
-
-def read_file(path: str) -> Any:
-    """The tensors and plain values in `path`, on the CPU. Raises CheckpointError."""
-    if not os.path.isfile(path):
-        raise CheckpointError(f"checkpoint {path} does not exist")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"checkpoint {path} holds more than plain data: {reason}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"can't read checkpoint {path} (is it whole?): {reason}") from None
-
-
-def state_dict_of(content: Any, path: str) -> dict[str, torch.Tensor]:
-    """The weights in what `read_file` returned for `path`. Raises CheckpointError without any."""
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    state = content
+    for place in PLACES:
+        if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
+            state = content[place]
+            break
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(map(_is_weight, state.keys(), state.values()))
+    ):
         raise CheckpointError(f"checkpoint {path} holds no network weights")
     return dict(state)
+
+
+def _is_weight(key: Any, value: Any) -> bool:
+    """Whether `value` is a named tensor with as many numbers as its shape says.
+
+    A few numbers expanded to a huge shape would take that much memory once they are copied.
+    """
+    return (
+        isinstance(key, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )
+
+
+def state_dict_of(content: Any, path: str) -> StateDict:
+    """The weights in what `read_file` returned for `path`, under our keys.
+
+    Knows the names and wrappings of `remap_legacy_keys`. Raises CheckpointError without weights.
+    """
+    try:
+        return remap_legacy_keys(raw_state_dict_of(content, path))
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path} is ambiguous: {error}") from None
 
 
 def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: str) -> None:
     """Load `state` into `model`, every key and shape; `path` is for the message.
 
-    Raises CheckpointError that counts the missing, unexpected and mis-shaped keys and names the
-    first of each; `model` is left as it was.
+    Batch counters may be missing, as in files older than PyTorch 0.4.1. Raises CheckpointError
+    that counts the missing, unexpected and mis-shaped keys, names the first of each, and says
+    which network would fit; `model` is left as it was.
     """
     wanted = model.state_dict()
     shapes = {
         key: (tuple(state[key].shape), tuple(wanted[key].shape)) for key in state if key in wanted
     }
     problems = {
-        "missing": [key for key in wanted if key not in state],
+        "missing": [
+            key for key in wanted if key not in state and not key.endswith("num_batches_tracked")
+        ],
         "unexpected": [key for key in state if key not in wanted],
         "mis-shaped": [
             f"{key} {has} for {want}" for key, (has, want) in shapes.items() if has != want
@@ -83,57 +90,144 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: str) -
         if keys
     ]
     if found:
-        raise CheckpointError(f"checkpoint {path} does not fit the network: {'; '.join(found)}")
-    model.load_state_dict(state)
+        raise CheckpointError(
+            f"checkpoint {path} does not fit the network: {'; '.join(found)}; {_what_fits(state)}"
+        )
+    # a plain dict has no version, which makes PyTorch fill in missing batch counters
+    model.load_state_dict(dict(state))
+
+
+def _what_fits(state: Mapping[str, torch.Tensor]) -> str:
+    fits = identify(state)
+    if not fits:
+        return "it fits no network here"
+    arch, _, num_classes = fits[0]
+    attentions = " or ".join(attention for _, attention, _ in fits)
+    return f"it fits -a {arch} --attention-type {attentions} with {num_classes} classes"
 
 
 def load_weights(model: nn.Module, path: str) -> None:
-    """Load the weights in the file `path` into `model`; raises as `load_state` does."""
+    """Load the weights in the file `path` into `model`, every key and shape.
+
+    Takes our checkpoints and bare weights, the published ones, torchvision's, timm's ResNets,
+    mmdetection's backbones, safetensors, and what DataParallel, DDP or torch.compile made of any.
+    Raises CheckpointError, see `read_file` and `load_state`.
+    """
     load_state(model, state_dict_of(read_file(path), path), path)
 
 
-def classifier_of(keys: Iterable[str]) -> str:
-    """The prefix of the classifier's keys, with its dot: the last weight of the network."""
-    weights = [key for key in keys if key.endswith(".weight")]
-    return weights[-1].removesuffix("weight")
+def classifier_of(state: Mapping[str, torch.Tensor]) -> str | None:
+    """The prefix of the classifier's keys, with its dot: the one linear layer in no attention."""
+    for key, value in state.items():
+        if value.dim() == 2 and key.endswith(".weight") and ".attn_" not in key:
+            return key.removesuffix("weight")
+    return None
 
 
-def num_classes_of(state: Mapping[str, torch.Tensor]) -> int:
-    """How many classes the network with the weights `state` tells apart."""
-    return len(state[classifier_of(state) + "weight"])
+def num_classes_of(state: Mapping[str, torch.Tensor], path: str) -> int:
+    """How many classes the network with the weights `state`, read from `path`, tells apart.
+
+    Raises CheckpointError where it has no classifier.
+    """
+    prefix = classifier_of(state)
+    if prefix is None:
+        raise CheckpointError(f"checkpoint {path} has no classifier")
+    return len(state[f"{prefix}weight"])
 
 
 def load_start_weights(model: nn.Module, path: str) -> list[str]:
-    """Load the file's weights; a classifier of another size stays as `model` has it.
+    """Load the file's weights; without a classifier of its size, `model` keeps its own.
 
     Returns the lines that say so. Raises CheckpointError, see `load_state`.
     """
     state = state_dict_of(read_file(path), path)
     wanted = model.state_dict()
-    prefix = classifier_of(wanted)
-    own = {key: value for key, value in wanted.items() if key.startswith(prefix)}
+    own = {key: wanted[key] for key in wanted if key.startswith(classifier_of(wanted))}
     notes = [f"weights     {path}"]
-    if any(key in state and state[key].shape != value.shape for key, value in own.items()):
-        notes.append(
-            f"            its classifier of {len(state[prefix + 'weight'])} classes is made anew"
-        )
+    has = classifier_of(state)
+    if has is None:
+        notes.append("            it has no classifier; a new one is made")
+        state |= own
+    elif any(key in state and state[key].shape != value.shape for key, value in own.items()):
+        num_classes = num_classes_of(state, path)
+        notes.append(f"            its classifier of {num_classes} classes is made anew")
         state |= own
     load_state(model, state, path)
     return notes
 
 
+def network_of(content: Any) -> dict[str, Any] | None:
+    """What a file of ours says of its network, as `create_model` takes it; None without a word."""
+    kinds = {
+        "arch": str,
+        "attention": str,
+        "attention_param": int | float | None,
+        "num_classes": int,
+    }
+    said = content if isinstance(content, Mapping) else {}
+    if all(name in said and isinstance(said[name], kind) for name, kind in kinds.items()):
+        return {name: said[name] for name in kinds}
+    return None
+
+
 def check_identity(content: Any, identity: Mapping[str, Any], path: str) -> None:
     """Raise CheckpointError if the file says that it holds another network than `identity`.
 
-    Weights alone say nothing of it; SimAM's can't be told from those of a plain network.
+    Bare weights say nothing of it: SimAM's can't be told from those of a plain network, except by
+    the published names.
     """
-    if not isinstance(content, Mapping) or "attention" not in content:
-        return
+    said = network_of(content)
     names = ("arch", "attention", "attention_param")
-    if any(content[name] != identity[name] for name in names):
-        options = f"-a {content['arch']} --attention-type {content['attention']}"
-        if content["attention_param"] is not None:
-            options += f" --attention-param {content['attention_param']:g}"
+    if said and any(said[name] != identity[name] for name in names):
+        options = f"-a {said['arch']} --attention-type {said['attention']}"
+        if said["attention_param"] is not None:
+            options += f" --attention-param {said['attention_param']:g}"
         raise CheckpointError(
             f"checkpoint {path} is of another network; it was trained with {options}"
         )
+    if identity["attention"] == "none" and names_simam(raw_state_dict_of(content, path)):
+        raise CheckpointError(
+            f"checkpoint {path} is a published one of a network with SimAM; use it with "
+            f"--attention-type simam --attention-param {PUBLISHED_LAMBDA}"
+        )
+
+
+class Recognised(NamedTuple):
+    """network: as `create_model` takes it. assumed: of which of its entries the file says nothing,
+    each with the reason for the value taken."""
+
+    network: dict[str, Any]
+    assumed: dict[str, str]
+
+
+def recognise(
+    content: Any, path: str, attention: str | None = None, param: float | None = None
+) -> Recognised:
+    """Which network is in what `read_file` returned for `path`.
+
+    What the file itself says comes first, then keys and shapes. attention, param: the user's
+    word, where it is known better. Raises CheckpointError where no network fits.
+    """
+    said, state = network_of(content), state_dict_of(content, path)
+    if said and attention in (None, said["attention"]):
+        network = said | ({} if param is None else {"attention_param": param})
+        if is_of(state, network):
+            return Recognised(network, {})
+    fits = {name: (arch, num_classes) for arch, name, num_classes in identify(state)}
+    if not fits or attention not in (None, *fits):
+        wish = f" has no weights of {attention};" if fits else ":"
+        raise CheckpointError(f"checkpoint {path}{wish} {_what_fits(state)}")
+    assumed = {}
+    name = attention or next(iter(fits))
+    if names_simam(raw_state_dict_of(content, path)):
+        name = attention or "simam"
+    elif len(fits) > 1 and not attention:
+        assumed["attention"] = f"{' and '.join(fits)} have the same keys, taken for {name}"
+    if param is None:
+        param = default_param(name)
+        if name == "simam":
+            param = PUBLISHED_LAMBDA
+            assumed["attention_param"] = f"lambda {param} as published"
+    arch, num_classes = fits[name]
+    network = {"arch": arch, "attention": name, "attention_param": param}
+    return Recognised(network | {"num_classes": num_classes}, assumed)

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .checkpoint import CheckpointError, load_state, save_atomically
+from .checkpoint import CheckpointError, load_state
 from .data import DeviceLoader
 from .distributed import Dist
 from .engine import Precision, evaluate, train_one_epoch
 from .errors import UsageError
+from .files import save_atomically
 from .log import Progress, RunLog
 from .metrics import Totals
 from .signals import Stopped, StopRequest

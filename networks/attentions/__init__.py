@@ -6,12 +6,20 @@ from typing import NamedTuple
 from torch import nn
 
 from ..names import unknown_name
+from .cbam import CBAM
+from .eca import ECA
+from .gc import GC
 from .se import SE
 from .simam import SimAM, simam
+from .srm import SRM
 
 __all__ = [
     "ATTENTIONS",
+    "CBAM",
+    "ECA",
+    "GC",
     "SE",
+    "SRM",
     "SimAM",
     "Spec",
     "create_attention",
@@ -24,7 +32,8 @@ __all__ = [
 class Spec(NamedTuple):
     """How a module enters a block.
 
-    module: the class; its first argument is the number of channels.
+    module: the class; its first argument is the number of channels, and it takes `device` and
+    `dtype` as PyTorch's own layers do, so that it also serves as timm's `attn_layer`.
     param: the argument that `attention_param` sets; None where there is none.
     slot: "conv" (between the block's 3x3 convolution and that convolution's norm) or
     "block" (after the branch's last norm).
@@ -39,6 +48,10 @@ ATTENTIONS = {
     "none": Spec(nn.Identity, param=None, slot="conv"),
     "simam": Spec(SimAM, param="e_lambda", slot="conv"),
     "se": Spec(SE, param="reduction", slot="block"),
+    "cbam": Spec(CBAM, param="reduction", slot="block"),
+    "eca": Spec(ECA, param="kernel_size", slot="block"),
+    "srm": Spec(SRM, param=None, slot="block"),
+    "gc": Spec(GC, param="reduction", slot="block"),
 }
 
 

@@ -20,13 +20,14 @@ class SE(nn.Module):
     x: (N, C, H, W) -> same shape. reduction: the bottleneck's divisor.
     """
 
-    def __init__(self, channels: int, reduction: float = 16):
+    def __init__(self, channels: int, reduction: float = 16, device=None, dtype=None):
         super().__init__()
+        place = {"device": device, "dtype": dtype}
         hidden = reduced(channels, reduction)
         self.fc = nn.Sequential(
-            nn.Linear(channels, hidden, bias=False),
+            nn.Linear(channels, hidden, bias=False, **place),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden, channels, bias=False),
+            nn.Linear(hidden, channels, bias=False, **place),
             nn.Sigmoid(),
         )
 

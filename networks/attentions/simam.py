@@ -29,9 +29,12 @@ class SimAM(nn.Module):
 
     channels: ignored, every attention module takes it first. e_lambda: the regulariser of the
     energy, 1e-4 for CIFAR and 0.1 for ImageNet and COCO in the paper; ValueError unless positive.
+    device, dtype: ignored too, there is nothing to place.
     """
 
-    def __init__(self, channels: int | None = None, e_lambda: float = 1e-4):
+    def __init__(
+        self, channels: int | None = None, e_lambda: float = 1e-4, device=None, dtype=None
+    ):
         super().__init__()
         if not e_lambda > 0:
             raise ValueError(f"SimAM's e_lambda must be positive, not {e_lambda}")
