@@ -47,9 +47,9 @@ class ResNetSimAM(ResNet):
     attention_param: SimAM's e_lambda; 0.1 in the paper's detectors. Every other argument is
     ResNet's, and so are the keys of the state dict: SimAM has no state.
 
-    Loading weights, by `init_cfg` or as part of a detector, raises RuntimeError unless every
-    parameter and statistic of the ResNet is there in its shape and no block is left over;
-    a classifier is ignored. The published `conv2.0` is read as `conv2`.
+    Loading weights, by `init_cfg` or as part of a detector, strictly or not, raises RuntimeError
+    unless every parameter and statistic of the ResNet is there in its shape and no block is left
+    over; a classifier is ignored. The published `conv2.0` is read as `conv2`.
     Raises ValueError for an unknown attention_type and an attention_param that is not positive.
     """
 
@@ -71,13 +71,14 @@ class ResNetSimAM(ResNet):
                 block.conv2.register_forward_hook(partial(_attend, block, self.attention_param))
         return layer
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *args):
+    def _load_from_state_dict(self, state_dict, prefix, *args):
         for key in [k for k in state_dict if k.startswith(prefix) and ".conv2.0." in k]:
             state_dict[key.replace(".conv2.0.", ".conv2.")] = state_dict.pop(key)
-        if strict:  # always so under mmengine, which then only logs what does not fit
-            found = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-            self._check_fit(found)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
+        # Here, because mmengine loads with strict=False and only logs what does not fit.
+        self._check_fit(
+            {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+        )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _check_fit(self, found):
         own = self.state_dict()
