@@ -1,18 +1,17 @@
 import copy
 import pickle
 
+import detectors
 import pytest
 import torch
-from torch import nn
-
-pytest.importorskip("mmdet", reason="mmdetection is not installed: bash scripts/setup_mmdet.sh")
-
-from conftest import imagenet_network
 from mmcv.cnn import fuse_conv_bn
 from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_checkpoint
+from torch import nn
 
 from networks import create_model
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries older than this torch
 
 DEPTHS = [18, 34, 50, 101, 152]
 
@@ -48,13 +47,14 @@ def as_published(state):
 
 @pytest.fixture
 def images():
+    torch.manual_seed(0)
     return torch.randn(2, 3, 96, 64)
 
 
 @pytest.mark.parametrize("file", [as_weights, as_published])
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_features_are_those_of_the_imagenet_network(depth, file, images, tmp_path):
-    network = imagenet_network(depth, images)
+    network = detectors.imagenet_network(depth, images)
     torch.save(file(network.state_dict()), tmp_path / "weights.pth")
     model = backbone(depth, tmp_path / "weights.pth", name="ResNetAM")
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_recomputed_blocks_give_the_same_gradients(depth, images):
 
 def test_deformable_convolutions_without_offsets_change_nothing(tmp_path):
     images = torch.randn(2, 3, 128, 128)
-    network = imagenet_network(50, images)
+    network = detectors.imagenet_network(50, images)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     deformable = dict(dcn=dict(type="DCN"), stage_with_dcn=(False, True, True, True))
     model = backbone(50, tmp_path / "weights.pth", **deformable)
@@ -162,7 +162,7 @@ def test_weights_that_do_not_fit_are_an_error(arch, change, message, tmp_path):
 
 
 def test_a_stage_that_is_not_built_needs_no_weights(images, tmp_path):
-    network = imagenet_network(50, images)
+    network = detectors.imagenet_network(50, images)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     three = dict(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=[2])
     with torch.no_grad():

@@ -3,16 +3,14 @@
 import json
 from pathlib import Path
 
-import pytest
-import torch
-
-pytest.importorskip("mmdet", reason="mmdetection is not installed: bash scripts/setup_mmdet.sh")
-
+import detectors
 import mmcv
 import mmdet
 import numpy as np
-from conftest import COCO, CONFIGS, imagenet_network, run_python
+import pytest
+import torch
 
+COCO = detectors.ROOT.parent / "shared" / "data" / "coco-mini"
 TOOLS = Path(mmdet.__file__).parent / ".mim" / "tools"
 STEPS = 30
 
@@ -25,22 +23,22 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(max_per_img=200), rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(rpn=dict(max_per_img=100)),
 )
-pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="Resize", scale=(256, 160), keep_ratio=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-    ),
-]
-dataset = dict(
-    data_root="{coco}/", ann_file="{images}", data_prefix=dict(img="train2017/"), pipeline=pipeline
+load = dict(type="LoadImageFromFile")
+annotate = dict(type="LoadAnnotations", with_bbox=True, with_mask=True)
+resize = dict(type="Resize", scale=(256, 160), keep_ratio=True)
+pack = dict(
+    type="PackDetInputs",
+    meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
 )
-loader = dict(num_workers=0, persistent_workers=False, dataset=dataset)
-train_dataloader = dict(sampler=dict(type="InfiniteSampler"), **loader)
-val_dataloader = loader
-test_dataloader = loader
+images = dict(data_root="{coco}/", ann_file="{images}", data_prefix=dict(img="train2017/"))
+loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    sampler=dict(type="InfiniteSampler"),
+    dataset=dict(pipeline=[load, annotate, resize, pack], **images),
+    **loader
+)
+val_dataloader = dict(dataset=dict(pipeline=[load, resize, annotate, pack], **images), **loader)
+test_dataloader = val_dataloader
 val_evaluator = dict(ann_file="{images}")
 test_evaluator = val_evaluator
 train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters={steps}, val_interval=1000)
@@ -91,29 +89,30 @@ def logged(folder: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not COCO.is_dir(), reason=f"the COCO images are not in {COCO}")
+@pytest.mark.skipif(not COCO.is_dir(), reason=f"the images are not in {COCO}")
+@pytest.mark.filterwarnings("ignore")  # of libraries older than this torch
 def test_mask_rcnn_trains_resumes_evaluates_and_draws(tmp_path):
     images, weights, run = (tmp_path / name for name in ("four.json", "simam.pth", "run"))
     annotations = four_images()
     images.write_text(json.dumps(annotations))
     files = [COCO / "train2017" / image["file_name"] for image in annotations["images"]]
-    torch.save(
-        imagenet_network(50, torch.stack(list(map(normalised, files)))).state_dict(), weights
-    )
+    torch.manual_seed(0)
+    network = detectors.imagenet_network(50, torch.stack([normalised(file) for file in files]))
+    torch.save(network.state_dict(), weights)
 
     def config(steps: int) -> Path:
-        base = CONFIGS / "mask_rcnn/mask-rcnn_r50-simam_fpn_1x_coco.py"
+        base = detectors.CONFIGS / "mask_rcnn/mask-rcnn_r50-simam_fpn_1x_coco.py"
         text = CONFIG.format(base=base, weights=weights, coco=COCO, images=images, steps=steps)
         file = tmp_path / f"steps{steps}.py"
         file.write_text(text)
         return file
 
-    run_python(TOOLS / "train.py", config(STEPS), "--work-dir", run)
+    detectors.run_python(TOOLS / "train.py", config(STEPS), "--work-dir", run)
     losses = [line["loss"] for line in logged(run) if "loss" in line]
     assert len(losses) == STEPS
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
-    run_python(TOOLS / "train.py", config(2 * STEPS), "--work-dir", run, "--resume")
+    detectors.run_python(TOOLS / "train.py", config(2 * STEPS), "--work-dir", run, "--resume")
     steps = [line["step"] for line in logged(run) if "loss" in line]
     assert steps == list(range(1, 2 * STEPS + 1))
     content = torch.load(run / f"iter_{2 * STEPS}.pth", weights_only=True)
@@ -122,14 +121,15 @@ def test_mask_rcnn_trains_resumes_evaluates_and_draws(tmp_path):
 
     checkpoint = run / f"iter_{2 * STEPS}.pth"
     arguments = [config(2 * STEPS), checkpoint, "--work-dir", tmp_path / "test"]
-    run_python(TOOLS / "test.py", *arguments, "--show-dir", "drawn")
+    detectors.run_python(TOOLS / "test.py", *arguments, "--show-dir", "drawn")
     (metrics,) = [json.loads(f.read_text()) for f in (tmp_path / "test").glob("*/*.json")]
     assert metrics["coco/bbox_mAP_50"] > 0.5
     assert metrics["coco/segm_mAP_50"] > 0.3
 
     for file in files:
         (drawn,) = (tmp_path / "test").glob(f"*/drawn/{file.name}")
-        picture = mmcv.imread(drawn)
-        height, width, _ = mmcv.imread(file).shape
+        plain, picture = mmcv.imread(file).astype(int), mmcv.imread(drawn).astype(int)
+        height, width, _ = plain.shape
         assert picture.shape == (height, 2 * width, 3)  # annotations left, detections right
-        assert (picture[:, width:] != mmcv.imread(file)).any()
+        # boxes and masks, not the few levels that saving as JPEG costs
+        assert (abs(picture[:, width:] - plain) > 50).mean() > 0.02

@@ -1,23 +1,24 @@
 import shutil
 from pathlib import Path
 
+import detectors
+import mmdet
 import pytest
 import torch
-
-pytest.importorskip("mmdet", reason="mmdetection is not installed: bash scripts/setup_mmdet.sh")
-
-import mmdet
-from conftest import CONFIGS, ROOT, imagenet_network, run_python
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from mmdetection.mmdet.models.backbones.resnet_simam import ResNetSimAM
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries older than this torch
+
 DETECTORS = [(kind, depth) for kind in ("faster", "mask") for depth in (50, 101)]
 
 
 def config_of(kind: str, depth: int) -> Config:
-    return Config.fromfile(CONFIGS / f"{kind}_rcnn/{kind}-rcnn_r{depth}-simam_fpn_1x_coco.py")
+    return Config.fromfile(
+        detectors.CONFIGS / f"{kind}_rcnn/{kind}-rcnn_r{depth}-simam_fpn_1x_coco.py"
+    )
 
 
 def mmdetections_own(kind: str, depth: int) -> dict:
@@ -74,19 +75,20 @@ print(type(model.backbone).__module__, mmdet.__file__, "networks" in sys.modules
 
 
 def test_copied_into_mmdetection_it_works_without_this_repository(tmp_path):
-    """The folder copied over a copy of the installed package; a float64 map checks the formula."""
+    """The folder is put into a copy of the installed package, whose process sees nothing else."""
+    torch.manual_seed(0)
     tree = tmp_path / "tree"
     shutil.copytree(Path(mmdet.__file__).parent, tree / "mmdet")
-    shutil.copytree(ROOT / "mmdetection" / "mmdet", tree / "mmdet", dirs_exist_ok=True)
-    shutil.copytree(CONFIGS, tree / "mmdet" / ".mim" / "configs", dirs_exist_ok=True)
+    shutil.copytree(detectors.ROOT / "mmdetection" / "mmdet", tree / "mmdet", dirs_exist_ok=True)
+    shutil.copytree(detectors.CONFIGS, tree / "mmdet" / ".mim" / "configs", dirs_exist_ok=True)
     images = torch.randn(2, 3, 64, 96)
-    network = imagenet_network(50, images)
+    network = detectors.imagenet_network(50, images)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     torch.save(images, tmp_path / "images.pth")
 
     config = tree / "mmdet/.mim/configs/faster_rcnn/faster-rcnn_r50-simam_fpn_1x_coco.py"
     files = [tmp_path / name for name in ("weights.pth", "images.pth", "out.pth")]
-    printed = run_python("-c", USE, config, *files, cwd=tree, path=tree)
+    printed = detectors.run_python("-c", USE, config, *files, cwd=tree, path=tree)
     assert f"mmdet.models.backbones.resnet_simam {tree}/mmdet/__init__.py False" in printed
 
     with torch.no_grad():

@@ -1,9 +1,9 @@
-"""Fixtures for the tests that need mmdetection, in the environment of scripts/setup_mmdet.sh.
+"""What the tests of the detectors share; importing it skips a test file without mmdetection.
 
+    bash scripts/setup_mmdet.sh
     .venv-mmdet/bin/python -m pytest --confcutdir=tests/detection tests/detection
 
-Elsewhere every file here is skipped. (The folder is not called mmdet: on the path of the other
-tests, it would be found as the package of that name.)
+The folder is not called mmdet: on the path of the other tests, it would be found as that package.
 """
 
 import os
@@ -20,27 +20,13 @@ from networks import create_model
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "mmdetection" / "configs"
-COCO = ROOT.parent / "shared" / "data" / "coco-mini"
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of libraries older than this torch
-    try:
-        import mmdet.apis  # noqa: F401
+    pytest.importorskip("mmdet", reason="mmdetection is not installed: bash scripts/setup_mmdet.sh")
+    import mmdet.apis  # noqa: F401
 
-        from mmdetection.mmdet.models.backbones import resnet_simam  # noqa: F401
-    except ImportError:
-        pass
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore"))
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+    from mmdetection.mmdet.models.backbones import resnet_simam  # noqa: F401
 
 
 def imagenet_network(depth: int, images: torch.Tensor) -> nn.Module:
