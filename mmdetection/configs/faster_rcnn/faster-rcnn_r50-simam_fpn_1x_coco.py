@@ -1,0 +1,13 @@
+_base_ = ["mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "../_base_/simam.py"]
+
+model = dict(
+    backbone=dict(
+        type="ResNetSimAM",
+        attention_type="simam",
+        attention_param=0.1,
+        # our network's weights, see this folder's README
+        init_cfg=dict(type="Pretrained", checkpoint="simam-resnet50.pth"),
+    )
+)
+optim_wrapper = dict(optimizer=dict(lr=0.01))  # for 4 GPUs x 2 images
+auto_scale_lr = dict(base_batch_size=8)
