@@ -29,6 +29,8 @@ def as_rows(x: torch.Tensor) -> torch.Tensor:
 def blocks(*rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """Walk the tensors along dimension 0 together, about BLOCK elements of the first at a time."""
     step = max(BLOCK // max(math.prod(rows[0].shape[1:]), 1), 1)
+    if step >= len(rows[0]):
+        return iter((rows,))  # views would cost a small map as much as its arithmetic
     return zip(*(each.split(step) for each in rows), strict=True)
 
 
@@ -43,7 +45,7 @@ def forward(x: torch.Tensor, e_lambda: float) -> tuple[torch.Tensor, torch.Tenso
     n = max(m - 1, 1)
     for x_b, y_b, mean, a in blocks(rows, out, means, scales):
         x_b = x_b.to(wide)
-        torch.sum(x_b, 1, keepdim=True, out=mean).div_(m)
+        torch.mean(x_b, 1, keepdim=True, out=mean)
         # in float32 the block of y is the scratch memory too: a block touched is a block in cache
         s = torch.sub(x_b, mean, out=y_b if y_b.dtype == wide else None)
         s.mul_(s)
@@ -74,7 +76,7 @@ def backward(grad: torch.Tensor, x: torch.Tensor, stats: torch.Tensor) -> torch.
         hz = torch.mul(g_b, x_b)
         torch.ops.aten.sigmoid_backward.grad_input(hz, s, grad_input=hz).mul_(z)
         s.mul_(g_b)
-        mean_hz = hz.sum(1, keepdim=True).div_(m)
+        mean_hz = hz.mean(1, keepdim=True)
         slope = torch.mul(hz, z).sum(1, keepdim=True).mul_(4 / n)
         hz.sub_(z.mul_(slope).add_(mean_hz)).mul_(root)
         torch.add(s, hz, alpha=2, out=dx_b)
