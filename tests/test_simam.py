@@ -239,6 +239,21 @@ def test_checkpointing(use_reentrant):
         assert torch.equal(ours.grad, theirs.grad)
 
 
+def test_distributed_data_parallel():
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        net, x = small_net(), torch.randn(2, 3, 12, 12)
+        plain = copy.deepcopy(net)
+        nn.parallel.DistributedDataParallel(net)(x).square().mean().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    plain(x).square().mean().backward()
+    for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 def test_per_sample_gradients():
     """torch.func: vmap over grad."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3), SimAM(4))
