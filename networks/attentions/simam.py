@@ -39,8 +39,11 @@ def simam_formula(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
 
 
 def _kernels(x: torch.Tensor):
-    """The module whose forward and backward run where x is; Triton is imported only for CUDA."""
-    if x.is_cuda:
+    """The module whose forward and backward run where x is; Triton is imported only for CUDA.
+
+    The kernels compute in float32, so float64 stays with plain PyTorch there too.
+    """
+    if x.is_cuda and x.dtype != torch.float64:
         from . import simam_triton
 
         return simam_triton
@@ -110,8 +113,8 @@ register_autograd("simam::forward", _autograd, setup_context=_setup_context)
 def _is_for_operator(x: torch.Tensor) -> bool:
     """False for what the formula serves: exact dtypes, other devices, whatever traces it."""
     traced = (
-        torch.compiler.is_compiling()  # torch.compile fuses the formula itself; torch.export
-        or torch.jit.is_tracing()  # also torch.onnx
+        torch.compiler.is_compiling()  # fuses the formula into faster code; torch.export, ONNX
+        or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()  # vmap, jvp, ... know no custom operator
     )
     placed = x.device.type == "cpu" or (x.is_cuda and HAS_TRITON)
