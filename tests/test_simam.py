@@ -95,6 +95,15 @@ def test_large_mean(layout):
     assert ours[1] <= 2 * theirs[1] + 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_attention_of_a_large_half_precision_map_is_no_constant(dtype):
+    x = (10 * torch.randn(1, 2, 112, 112)).to(dtype)
+    attention = simam(x).double() / x.double()
+    expected = simam_formula(x.double()) / x.double()
+    assert attention.nan_to_num().std() > 0.03
+    torch.testing.assert_close(attention, expected, atol=1e-2, rtol=0, equal_nan=True)
+
+
 def test_half_precision_statistics_do_not_overflow():
     x = (torch.randn(1, 2, 112, 112) * 50 + 200).half()
     assert_exact(x, torch.randn_like(x))
@@ -267,6 +276,12 @@ def test_per_sample_gradients():
     for index in range(len(x)):
         alone = torch.func.grad(loss)(weights, x[index])
         torch.testing.assert_close(each["0.weight"][index], alone["0.weight"], rtol=1e-4, atol=1e-4)
+
+
+def test_module_repeats_the_function_and_has_no_state():
+    module, x = SimAM(64, 0.1), torch.randn(2, 4, 5, 5)
+    assert torch.equal(module(x), simam(x, 0.1))
+    assert not module.state_dict()
 
 
 def test_other_devices_use_the_formula():
