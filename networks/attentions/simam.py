@@ -1,27 +1,144 @@
-"""SimAM, the attention module without parameters (Yang et al., ICML 2021)."""
+"""SimAM, the attention module without parameters (Yang et al., ICML 2021).
 
+Per channel, with M positions, n = max(M - 1, 1), d = x - mean and v = sum(d^2) / n:
+
+    a = 1 / (4 (v + e_lambda)),   s = sigmoid(a d^2 + 1/2),   y = x s     (Eq. 5 and 6)
+
+The paper divides by M, the code that trained its released weights by M - 1; so does this. The
+statistics are float32 at least: half-precision sums over a large map overflow, and the attention
+would silently become a constant. Written as autograd sees it, SimAM is a dozen passes over the
+map and keeps four maps for the backward pass. The operator keeps x, mean and a: for the gradient
+g of y, with h = g x s (1 - s),
+
+    dx = g s + 2 a (h d - sum(h d) / M - 4 a d sum(h d^2) / n).
+"""
+
+import importlib.util
 import math
 
 import torch
 from torch import nn
+from torch.library import define, impl, register_autograd, register_fake
+
+from . import simam_cpu
+
+# Where the operator runs; float64 is left to the formula, which is as exact and differentiates
+# any number of times
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
+TAGS = (torch.Tag.pt2_compliant_tag,)
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
-def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
-    """Weigh every neuron of `x` by the inverse of its minimal energy (Eq. 5 and 6).
-
-    With n = max(M - 1, 1) for the M positions of a channel, d = x - mean and v = sum(d^2) / n:
-    the output is x * sigmoid(d^2 / (4 (v + e_lambda)) + 1/2). The paper divides by M, the code
-    that trained its released weights by M - 1; this is the code's choice.
-
-    x: (N, C, *spatial), one to three spatial dimensions, any float dtype -> same shape, dtype.
-    The statistics are float32 at least: half-precision sums over a large map overflow, and the
-    attention would silently become a constant.
-    """
+def simam_formula(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
+    """`simam` as plain PyTorch operations: the reference, and what compilers and exporters see."""
     dims = tuple(range(2, x.dim()))
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     d2 = (wide - wide.mean(dims, keepdim=True)).square()
     v = d2.sum(dims, keepdim=True) / max(math.prod(x.shape[2:]) - 1, 1)
     return (wide * torch.sigmoid(d2 / (4 * (v + e_lambda)) + 0.5)).to(x.dtype)
+
+
+def _kernels(x: torch.Tensor):
+    """The module whose forward and backward run where x is; Triton is imported only for CUDA.
+
+    The kernels compute in float32, so float64 stays with plain PyTorch there too.
+    """
+    if x.is_cuda and x.dtype != torch.float64:
+        from . import simam_triton
+
+        return simam_triton
+    return simam_cpu
+
+
+def _dense(x: torch.Tensor) -> torch.Tensor:
+    """x where it is contiguous or channels-last, which the kernels read as it lies, or a copy."""
+    return x if x.movedim(1, -1).is_contiguous() else x.contiguous()
+
+
+define("simam::forward", "(Tensor x, float e_lambda) -> (Tensor, Tensor)", tags=TAGS)
+define("simam::backward", "(Tensor grad, Tensor x, Tensor stats) -> Tensor", tags=TAGS)
+
+
+@impl("simam::forward", ("cpu", "cuda"))
+def _forward(x: torch.Tensor, e_lambda: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """y and the statistics (2, N, C), the mean and a of every channel, float32 at least."""
+    dense = _dense(x)
+    y, stats = _kernels(x).forward(dense, e_lambda)
+    return (y if dense is x else torch.empty_like(x).copy_(y)), stats
+
+
+@register_fake("simam::forward")
+def _(x, e_lambda):
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return torch.empty_like(x), x.new_empty((2, *x.shape[:2]), dtype=wide)
+
+
+@impl("simam::backward", ("cpu", "cuda"))
+def _backward(grad: torch.Tensor, x: torch.Tensor, stats: torch.Tensor) -> torch.Tensor:
+    """dx in closed form, from what `simam_forward` was given and what it returned."""
+    dense = _dense(x)
+    if grad.stride() != dense.stride():
+        grad = torch.empty_like(dense).copy_(grad)
+    dx = _kernels(x).backward(grad, dense, stats)
+    return dx if dense is x else torch.empty_like(x).copy_(dx)
+
+
+@register_fake("simam::backward")
+def _(grad, x, stats):
+    return torch.empty_like(x)
+
+
+def _setup_context(ctx, inputs, output):
+    x, ctx.e_lambda = inputs
+    stats = output[1]
+    ctx.save_for_backward(x, stats)
+    ctx.mark_non_differentiable(stats)
+    ctx.set_materialize_grads(False)
+
+
+def _autograd(ctx, grad, _):
+    x, stats = ctx.saved_tensors
+    if grad is None:
+        return None, None
+    if not torch.is_grad_enabled():
+        return torch.ops.simam.backward(grad, x, stats), None
+    # a backward pass that is to be differentiated itself: autograd's, through the formula
+    y = simam_formula(x, ctx.e_lambda)
+    return torch.autograd.grad(y, x, grad, create_graph=True)[0], None
+
+
+register_autograd("simam::forward", _autograd, setup_context=_setup_context)
+
+
+def _is_for_operator(x: torch.Tensor) -> bool:
+    """False for what the formula serves: exact dtypes, other devices, whatever traces it."""
+    traced = (
+        torch.compiler.is_compiling()  # fuses the formula into faster code; torch.export, ONNX
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()  # vmap, jvp, ... know no custom operator
+    )
+    placed = x.device.type == "cpu" or (x.is_cuda and HAS_TRITON)
+    return placed and x.dtype in NARROW and not traced
+
+
+def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
+    """Weigh every neuron of `x` by the inverse of its minimal energy (Eq. 5 and 6).
+
+    x: (N, C, *spatial), one to three spatial dimensions, any float dtype, contiguous or
+    channels-last without a copy -> same shape, dtype and memory format. A 1x1 map gives
+    x * sigmoid(1/2). e_lambda: the regulariser of the energy, positive.
+    Raises ValueError for another number of dimensions, TypeError for another dtype.
+    """
+    if not 3 <= x.dim() <= 5:
+        raise ValueError(
+            "SimAM needs a batch, channels and one to three spatial dimensions, "
+            f"not the shape {tuple(x.shape)}"
+        )
+    if not x.is_floating_point():
+        raise TypeError(f"SimAM needs a floating-point tensor, not {x.dtype}")
+    if not _is_for_operator(x):
+        return simam_formula(x, e_lambda)
+    return torch.ops.simam.forward(x, e_lambda)[0]
 
 
 class SimAM(nn.Module):

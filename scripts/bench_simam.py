@@ -1,0 +1,305 @@
+"""Time SimAM: the formula, torch.compile of the formula, and the operator, side by side.
+
+    python scripts/bench_simam.py                    on the GPU if there is one, else on the CPU
+    python scripts/bench_simam.py --device cpu --json scripts/results/simam_cpu.json
+    python scripts/bench_simam.py --only networks
+
+Layers: forward, forward+backward, and backward as their difference, at the shapes of ResNet-18 and
+-50, MobileNetV2 and detection; the bytes that stay for the backward pass; and the rate at which
+the unavoidable traffic passes (forward: read x, write y; backward: read x and g, write dx) beside
+the rate of a plain copy. Networks: a training and an evaluation step without attention, with the
+formula, with the operator. The contenders take turns, and a ratio is the median over the turns of
+the ratio within a turn, so that a machine that slows down for a while slows them all. Every
+contender is first checked against the formula in float64.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from networks import create_model
+from networks.attentions import SimAM, simam
+from networks.attentions.simam import simam_formula
+
+E_LAMBDA = 0.1
+MAPS = (
+    ("ResNet", (64, 56, 56)),
+    ("ResNet", (128, 28, 28)),
+    ("ResNet", (256, 14, 14)),
+    ("ResNet", (512, 7, 7)),
+    ("MobileNetV2", (32, 112, 112)),
+    ("detection", (64, 200, 336)),
+)
+# maps per layer and step, and rounds: what fills the device, in under three minutes each
+BATCH = {"cpu": 32, "cuda": 256}
+DETECTION_BATCH = 2
+NETWORKS = {
+    "cpu": (("resnet18", 16), ("mobilenet_v2", 16)),
+    "cuda": (("resnet50", 256), ("resnet18", 256), ("mobilenet_v2", 256)),
+}
+IMAGE_SIZE = 224
+ROUNDS = {"cpu": 9, "cuda": 15}
+DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+TRAFFIC = {"forward": 2, "backward": 3, "forward+backward": 5}
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Time SimAM as a layer and in networks.")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
+    parser.add_argument("--only", choices=("layers", "networks"), help="default: both")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here too")
+    args = parser.parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no CUDA device here; use --device cpu")
+    if args.json and not args.json.resolve().parent.is_dir():
+        parser.error(f"--json {args.json}: its folder does not exist; create it first")
+    return args
+
+
+def describe(device: str) -> dict:
+    """What a reader must know of the machine and the versions."""
+    if device == "cuda":
+        import triton
+
+        properties = torch.cuda.get_device_properties(0)
+        name, more = properties.name, {"triton": triton.__version__, "cuda": torch.version.cuda}
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+        models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+        name, more = (models or [platform.processor()])[0], {"threads": torch.get_num_threads()}
+        more |= {"cores": os.cpu_count(), "vectors": torch.backends.cpu.get_cpu_capability()}
+    return {"machine": name, "torch": torch.__version__, **more}
+
+
+def seconds(call, device: str) -> float:
+    """One call on the CPU; on a GPU the mean of a queue of calls, between two events."""
+    if device == "cpu":
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+    calls = 5
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(calls):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3 / calls
+
+
+def race(contenders: dict, device: str, rounds: int) -> dict:
+    """Seconds of every contender in every round; they take turns, after two unmeasured rounds."""
+    times = {name: [] for name in contenders}
+    for index in range(-2, rounds):
+        for name, call in contenders.items():
+            taken = seconds(call, device)
+            if index >= 0:
+                times[name].append(taken)
+    return times
+
+
+def summary(times: list[float], rivals: list[float]) -> dict:
+    """Median and 20 % to 80 % quantiles in ms, and the ratio to the rivals' time, turn by turn."""
+    fifths = quantiles(times, n=5)
+    ratio = median(own / rival for own, rival in zip(times, rivals, strict=True))
+    in_ms = [round(1e3 * each, 4) for each in (median(times), fifths[0], fifths[-1])]
+    return dict(zip(("ms", "ms_20", "ms_80"), in_ms, strict=True)) | {"ratio": round(ratio, 4)}
+
+
+def kept_for_backward(function, x: torch.Tensor) -> float:
+    """Bytes of the distinct memory that autograd keeps, in multiples of x's."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function(x.detach().requires_grad_(), E_LAMBDA)
+    return sum(kept.values()) / x.nbytes
+
+
+def differentiate(function, x: torch.Tensor, grad: torch.Tensor):
+    x = x.detach().requires_grad_()
+    y = function(x, E_LAMBDA)
+    return y, torch.autograd.grad(y, x, grad)[0]
+
+
+def check(name: str, function, x: torch.Tensor, grad: torch.Tensor):
+    """The largest error of output and gradient against float64; ends the run if it is large."""
+    found = differentiate(function, x, grad)
+    few = [t[:2].double() for t in (x, grad)]
+    gaps = [
+        (ours[:2].double() - exact).abs().max().item()
+        for ours, exact in zip(found, differentiate(simam_formula, *few), strict=True)
+    ]
+    if not max(gaps) <= TOLERANCE[x.dtype]:
+        sys.exit(f"{name}, {tuple(x.shape)}, {x.dtype}: wrong by {max(gaps):g}; nothing is timed")
+    return max(gaps)
+
+
+def bench_layer(shape, dtype, layout: str, device: str) -> list[dict]:
+    """One row per pass and contender for maps of `shape`."""
+    torch.compiler.reset()
+    x, grad = (
+        torch.randn(shape, device=device).to(dtype).contiguous(memory_format=LAYOUTS[layout])
+        for _ in range(2)
+    )
+    compiled = torch.compile(simam_formula, fullgraph=True, dynamic=False)
+    functions = {"formula": simam_formula, "compiled formula": compiled, "operator": simam}
+    errors = {name: check(name, function, x, grad) for name, function in functions.items()}
+    target = torch.empty_like(x)
+    copy = race({"copy": lambda: target.copy_(x)}, device, ROUNDS[device])["copy"]
+    copy_rate = 2 * x.nbytes / median(copy) / 1e9
+
+    calls = {}
+    for name, function in functions.items():
+        calls["forward", name] = torch.no_grad()(partial(function, x, E_LAMBDA))
+        calls["forward+backward", name] = partial(differentiate, function, x, grad)
+    times = race(calls, device, ROUNDS[device])
+    for name in functions:
+        both, forward = times["forward+backward", name], times["forward", name]
+        times["backward", name] = [a - b for a, b in zip(both, forward, strict=True)]
+
+    return [
+        {
+            "shape": list(shape),
+            "dtype": str(dtype).removeprefix("torch."),
+            "layout": layout,
+            "pass": direction,
+            "contender": name,
+            **summary(times[direction, name], times[direction, "formula"]),
+            "GB/s": round(maps * x.nbytes / median(times[direction, name]) / 1e9, 2),
+            "copy GB/s": round(copy_rate, 2),
+            "kept": round(kept_for_backward(functions[name], x), 4),
+            "max error": errors[name],
+        }
+        for direction, maps in TRAFFIC.items()
+        for name in functions
+    ]
+
+
+def with_formula(net: nn.Module) -> nn.Module:
+    """The network with every SimAM computed by the formula."""
+    for module in net.modules():
+        if isinstance(module, SimAM):
+            module.forward = partial(simam_formula, e_lambda=module.e_lambda)
+    return net
+
+
+def bench_network(arch: str, batch: int, device: str) -> list[dict]:
+    """Rows for one training step and one evaluation step, on a GPU in bfloat16 channels-last."""
+    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
+    images = torch.randn(batch, 3, IMAGE_SIZE, IMAGE_SIZE, device=device)
+    images = images.contiguous(memory_format=layout)
+    labels = torch.randint(1000, (batch,), device=device)
+    nets = {
+        "none": create_model(arch),
+        "formula": with_formula(create_model(arch, "simam", E_LAMBDA)),
+        "operator": create_model(arch, "simam", E_LAMBDA),
+    }
+    mixed = partial(torch.autocast, device, torch.bfloat16, enabled=device == "cuda")
+
+    def train(net, optimizer):
+        with mixed():
+            loss = nn.functional.cross_entropy(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def evaluate(net):
+        with torch.no_grad(), mixed():
+            net(images)
+
+    def steps(training: bool) -> dict:
+        calls = {}
+        for name, net in nets.items():
+            net.to(device, memory_format=layout).train(training)
+            optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9)
+            calls[name] = partial(train, net, optimizer) if training else partial(evaluate, net)
+        return calls
+
+    rows = []
+    for step in ("training", "evaluation"):
+        times = race(steps(step == "training"), device, ROUNDS[device])
+        for name, own in times.items():
+            rows.append(
+                {"network": arch, "batch": batch, "step": step, "attention": name}
+                | summary(own, times["none"])
+            )
+    return rows
+
+
+def table(rows: list[dict], columns: dict) -> str:
+    """Rows as Markdown; columns: heading -> what a row shows there."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        lines.append("| " + " | ".join(str(show(row)) for show in columns.values()) + " |")
+    return "\n".join(lines)
+
+
+def milliseconds(row: dict) -> str:
+    return f"{row['ms']:.3g} ({row['ms_20']:.3g} - {row['ms_80']:.3g})"
+
+
+LAYER_COLUMNS = {
+    "maps": lambda row: "x".join(map(str, row["shape"])),
+    "dtype": lambda row: row["dtype"],
+    "layout": lambda row: row["layout"],
+    "pass": lambda row: row["pass"],
+    "SimAM": lambda row: row["contender"],
+    "ms (20 % - 80 %)": milliseconds,
+    "times the formula's speed": lambda row: f"{1 / row['ratio']:.2f}",
+    "GB/s (copy)": lambda row: f"{row['GB/s']:.3g} ({row['copy GB/s']:.3g})",
+    "kept, maps": lambda row: f"{row['kept']:.2f}",
+}
+NETWORK_COLUMNS = {
+    "network": lambda row: row["network"],
+    "batch": lambda row: row["batch"],
+    "step": lambda row: row["step"],
+    "attention": lambda row: row["attention"],
+    "ms (20 % - 80 %)": milliseconds,
+    "times the plain network's time": lambda row: f"{row['ratio']:.3f}",
+}
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    report = describe(device)
+    print(", ".join(f"{key} {value}" for key, value in report.items()), flush=True)
+    if args.only != "networks":
+        report["layers"] = []
+        for network, shape in MAPS:
+            batch = DETECTION_BATCH if network == "detection" else BATCH[device]
+            for dtype in DTYPES[device]:
+                for layout in LAYOUTS:
+                    rows = bench_layer((batch, *shape), dtype, layout, device)
+                    report["layers"] += [{"of": network, **row} for row in rows]
+        print("\n" + table(report["layers"], LAYER_COLUMNS), flush=True)
+    if args.only != "layers":
+        report["networks"] = []
+        for arch, batch in NETWORKS[device]:
+            report["networks"] += bench_network(arch, batch, device)
+        print("\n" + table(report["networks"], NETWORK_COLUMNS), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

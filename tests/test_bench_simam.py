@@ -1,0 +1,122 @@
+"""The benchmark on small maps, and the GPU report where there is no GPU."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from networks.attentions import simam
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def bench():
+    return runpy.run_path(str(ROOT / "scripts" / "bench_simam.py"))
+
+
+@pytest.fixture
+def tiny(bench, monkeypatch):
+    """The benchmark's main with one small map and one network on small images."""
+    scope = bench["main"].__globals__
+    monkeypatch.setitem(scope, "MAPS", (("ResNet", (4, 9, 9)), ("detection", (3, 5, 7))))
+    monkeypatch.setitem(scope, "NETWORKS", {"cpu": (("resnet18", 2),)})
+    monkeypatch.setitem(scope, "IMAGE_SIZE", 32)
+    monkeypatch.setitem(scope, "ROUNDS", {"cpu": 3})
+    return bench["main"]
+
+
+@pytest.mark.slow
+def test_report(tiny, tmp_path, capsys):
+    tiny(["--device", "cpu", "--json", str(tmp_path / "report.json")])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["torch"] == torch.__version__
+    assert {row["contender"] for row in report["layers"]} == {
+        "formula",
+        "compiled formula",
+        "operator",
+    }
+    assert {row["layout"] for row in report["layers"]} == {"contiguous", "channels-last"}
+    for row in report["layers"]:
+        elements = torch.Size(row["shape"]).numel()
+        maps = {"forward": 2, "backward": 3, "forward+backward": 5}[row["pass"]]
+        if row["ms"] > 0:
+            assert row["GB/s"] == pytest.approx(maps * 4 * elements / row["ms"] / 1e6, rel=0.1)
+        assert row["max error"] < 1e-5
+        if row["contender"] == "formula":
+            assert row["ratio"] == 1
+            assert row["kept"] > 3.5
+    assert {row["attention"] for row in report["networks"]} == {"none", "formula", "operator"}
+    assert {row["step"] for row in report["networks"]} == {"training", "evaluation"}
+    printed = capsys.readouterr().out.splitlines()
+    tables = [line for line in printed if line.startswith("|")]
+    assert len(tables) == len(report["layers"]) + len(report["networks"]) + 4
+
+
+def test_ratio_is_taken_within_a_turn(bench):
+    """A machine that halves its speed for two of three turns does not change the ratio."""
+    row = bench["summary"]([1.0, 2.0, 2.0], [2.0, 4.0, 4.0])
+    assert row["ratio"] == 0.5
+    assert row["ms"] == 2000
+
+
+def test_refuses_to_time_what_is_wrong(bench):
+    def wrong(x, e_lambda):
+        return simam(x, e_lambda) * 1.01
+
+    x, grad = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    assert bench["check"]("right", simam, x, grad) < 1e-5
+    with pytest.raises(SystemExit, match="wrong by"):
+        bench["check"]("wrong", wrong, x, grad)
+
+
+def test_the_formulas_network_has_no_operator(bench):
+    from networks import create_model
+
+    net = bench["with_formula"](create_model("resnet18", "simam", 0.1, num_classes=3)).eval()
+    plain = create_model("resnet18", "simam", 0.1, num_classes=3).eval()
+    plain.load_state_dict(net.state_dict())
+    x = torch.randn(1, 3, 32, 32)
+    with torch.profiler.profile() as profile:
+        y = net(x)
+    assert not any("simam" in event.key for event in profile.key_averages())
+    torch.testing.assert_close(y, plain(x), rtol=1e-4, atol=1e-4)
+
+
+def refused(*arguments):
+    command = [sys.executable, str(ROOT / "scripts" / "bench_simam.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_refuses_a_folder_that_is_not_there(tmp_path):
+    done = refused("--json", str(tmp_path / "none" / "report.json"))
+    assert done.returncode == 2
+    assert "its folder does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu(tmp_path):
+    done = refused("--device", "cuda")
+    assert done.returncode == 2
+    assert "there is no CUDA device" in done.stderr
+    script = ["bash", str(ROOT / "scripts" / "gpu_report.sh")]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(
+        [*script, str(tmp_path / "report")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+    )
+    assert done.returncode == 2
+    assert "sees no CUDA device; run this on a machine with a GPU" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = subprocess.run(script, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 2
+    assert "usage:" in done.stderr
