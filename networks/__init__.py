@@ -3,6 +3,7 @@
 from torch import nn
 
 from .attentions import ATTENTIONS, create_attention, default_param, list_attentions
+from .cifar import CIFAR
 from .mobilenetv2 import MobileNetV2
 from .names import unknown_name
 from .resnet import RESNETS
@@ -17,7 +18,7 @@ __all__ = [
     "list_models",
 ]
 
-MODELS = {**RESNETS, "mobilenet_v2": MobileNetV2}
+MODELS = {**RESNETS, "mobilenet_v2": MobileNetV2, **CIFAR}
 
 
 def list_models() -> list[str]:

@@ -25,7 +25,8 @@ RULES = (
     # published SE and CBAM: a pair with the last norm, or one more entry of the sequence
     (r"^(layer\d\.\d+\.bn[23])\.0\.", r"\1."),
     (r"^(layer\d\.\d+)\.bn[23]\.1\.", r"\1.attn_block."),
-    (r"^features\.1\.conv\.3\.", "features.1.attn_block."),
+    # (the last norm of our CIFAR MobileNetV2 is features.1.conv.3, too)
+    (r"^features\.1\.conv\.3\.(fc|ChannelGate|SpatialGate)\.", r"features.1.attn_block.\1."),
     (r"^(features\.\d+)\.conv\.4\.", r"\1.attn_block."),
     (r"\.attn_block\.ChannelGate\.", ".attn_block.channel_gate."),
     (r"\.attn_block\.SpatialGate\.spatial\.", ".attn_block.spatial_gate."),

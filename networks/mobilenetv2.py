@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from .attentions import create_attention
+from .attentions import Attention, create_attention
 from .init import init_weights
 
 # expansion, output channels, blocks, stride of the first (the paper's Table 2)
@@ -45,19 +45,27 @@ def conv_norm_act(
     )
 
 
-class InvertedResidual(nn.Module):
-    """1x1 expansion (none at `expand` 1), 3x3 depthwise with the attention, 1x1 projection."""
+def inverted_branch(
+    in_planes: int, out_planes: int, stride: int, expand: int, attention: Attention, widen: bool
+) -> nn.Sequential:
+    """1x1 expansion (if `widen`), 3x3 depthwise with the attention, 1x1 projection."""
+    hidden = in_planes * expand
+    return nn.Sequential(
+        *([conv_norm_act(in_planes, hidden, 1)] if widen else []),
+        conv_norm_act(hidden, hidden, 3, stride, hidden, attention(hidden, slot="conv")),
+        nn.Conv2d(hidden, out_planes, 1, bias=False),
+        nn.BatchNorm2d(out_planes),
+    )
 
-    def __init__(self, in_planes: int, out_planes: int, stride: int, expand: int, attention):
+
+class InvertedResidual(nn.Module):
+    """An inverted bottleneck, with a shortcut where the shape stays."""
+
+    def __init__(
+        self, in_planes: int, out_planes: int, stride: int, expand: int, attention: Attention
+    ):
         super().__init__()
-        hidden = in_planes * expand
-        layers = [conv_norm_act(in_planes, hidden, 1)] if expand != 1 else []
-        layers += [
-            conv_norm_act(hidden, hidden, 3, stride, hidden, attention(hidden, slot="conv")),
-            nn.Conv2d(hidden, out_planes, 1, bias=False),
-            nn.BatchNorm2d(out_planes),
-        ]
-        self.conv = nn.Sequential(*layers)
+        self.conv = inverted_branch(in_planes, out_planes, stride, expand, attention, expand != 1)
         self.attn_block = attention(out_planes, slot="block")
         self.residual = stride == 1 and in_planes == out_planes
 

@@ -1,15 +1,12 @@
 """ResNet, ResNet-D and ResNeXt with attention slots; state-dict keys are torchvision's."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import nn
 
-from .attentions import create_attention
+from .attentions import Attention, create_attention
 from .init import init_weights
-
-Attention = Callable[..., nn.Module]
 
 
 def conv1x1(in_planes: int, out_planes: int, stride: int = 1) -> nn.Conv2d:

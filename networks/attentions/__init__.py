@@ -1,6 +1,7 @@
 """The attention modules by name. A new one is a file beside this one and a row in `ATTENTIONS`."""
 
 import inspect
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import nn
@@ -15,6 +16,7 @@ from .srm import SRM
 
 __all__ = [
     "ATTENTIONS",
+    "Attention",
     "CBAM",
     "ECA",
     "GC",
@@ -27,6 +29,10 @@ __all__ = [
     "list_attentions",
     "simam",
 ]
+
+
+# what a block calls to fill a slot: `create_attention` with everything but (channels, slot=) given
+Attention = Callable[..., nn.Module]
 
 
 class Spec(NamedTuple):
