@@ -183,7 +183,7 @@ def bench_layer(shape, dtype, layout: str, device: str) -> list[dict]:
             "pass": direction,
             "contender": name,
             **summary(times[direction, name], times[direction, "formula"]),
-            "GB/s": round(maps * x.nbytes / median(times[direction, name]) / 1e9, 2),
+            "GB/s": round(maps * x.nbytes / median(times[direction, name]) / 1e9, 4),
             "copy GB/s": round(copy_rate, 2),
             "kept": round(kept_for_backward(functions[name], x), 4),
             "max error": errors[name],
