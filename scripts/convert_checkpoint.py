@@ -1,10 +1,12 @@
 """Write the weights of a checkpoint under the names that another program reads.
 
     python scripts/convert_checkpoint.py IN OUT --to ours|published|torchvision|mmdet
+    python scripts/convert_checkpoint.py IN OUT --from-detector
 
 IN is whatever `main_imagenet.py --weights` takes. The ending of OUT says its format: .pth for
 torch.save, .safetensors. `mmdet` drops the classifier: the file is for mmdetection's
-`init_cfg=dict(type="Pretrained", checkpoint="OUT")`.
+`init_cfg=dict(type="Pretrained", checkpoint="OUT")`. With --from-detector, IN is a whole detector
+of mmdetection 2 as published, and OUT is what mmdetection 3 tests or starts from.
 """
 
 import os
@@ -20,7 +22,14 @@ def parse_args(argv: list[str] | None = None):
     parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("source", metavar="IN", help="checkpoint to read")
     parser.add_argument("target", metavar="OUT", help="file to write, .pth or .safetensors")
-    parser.add_argument("--to", choices=RENAMERS, required=True, help="whose names to use")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--to", choices=RENAMERS, help="whose names to use")
+    kind.add_argument(
+        "--from-detector",
+        "--from_detector",
+        action="store_true",
+        help="IN is a whole detector of mmdetection 2; write it for mmdetection 3",
+    )
     parser.add_argument(
         "--attention-type",
         "--attention_type",
@@ -70,6 +79,14 @@ RENAMERS = {
 }
 
 
+def check_target(target: str, endings: tuple[str, ...]) -> None:
+    """Raise UsageError for a file that exists, or whose ending is none of `endings`."""
+    if not target.endswith(endings):
+        raise UsageError(f"the ending of {target} says no format; use {' or '.join(endings)}")
+    if os.path.exists(target):
+        raise UsageError(f"{target} already exists; remove it or choose another name")
+
+
 def convert(source: str, target: str, to: str, attention: str | None = None) -> str:
     """Write the weights in `source` to `target` under the names `to`; returns a line about it.
 
@@ -79,10 +96,7 @@ def convert(source: str, target: str, to: str, attention: str | None = None) -> 
     from utils.checkpoint import recognise, state_dict_of
     from utils.files import read_file, save_atomically, write_weights
 
-    if not target.endswith((".pth", ".safetensors")):
-        raise UsageError(f"the ending of {target} says no format; use .pth or .safetensors")
-    if os.path.exists(target):
-        raise UsageError(f"{target} already exists; remove it or choose another name")
+    check_target(target, (".pth", ".safetensors"))
     content = read_file(source)
     network, assumed = recognise(content, source, attention)
     if to == "published" and "attention" in assumed:
@@ -103,8 +117,28 @@ def convert(source: str, target: str, to: str, attention: str | None = None) -> 
     return f"wrote {target}: {words}{notes}"
 
 
+def convert_detector(source: str, target: str) -> str:
+    """Write the detector of mmdetection 2 in `source` for mmdetection 3; returns a line about it.
+
+    Raises UsageError for a source that is no detector with a ResNet of ours, and a target that
+    exists or does not end in .pth.
+    """
+    from utils.detector import detector_of
+    from utils.files import read_file, save_atomically
+
+    check_target(target, (".pth",))
+    detector = detector_of(read_file(source), source)
+    try:
+        save_atomically(detector, target)
+    except OSError as error:
+        raise UsageError(f"can't write {target}: {error.strerror}") from None
+    return f"wrote {target}: a detector, {len(detector['state_dict'])} tensors"
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.from_detector:
+        return exit_code(lambda: print(convert_detector(args.source, args.target)))
     return exit_code(lambda: print(convert(args.source, args.target, args.to, args.attention_type)))
 
 
