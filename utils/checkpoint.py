@@ -17,25 +17,27 @@ class CheckpointError(UsageError):
     """A checkpoint that can't be read, or does not fit the network."""
 
 
-def save_atomically(content: Any, *paths: str) -> None:
-    """Write `content` with torch.save to each path: complete, or leaving what was there.
+def save_atomically(content: Any, path: str, previous: str | None = None) -> None:
+    """Write `content` to `path` with torch.save: complete, or leaving what was there.
 
-    Raises OSError where a file can't be written.
+    previous: where the file that was at `path` is kept; None replaces it. Killed at any moment,
+    one of the two is whole. Raises OSError where the file can't be written.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    for path in paths:
-        temporary = f"{path}.tmp-{os.getpid()}"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        if previous and os.path.exists(path):
+            os.replace(path, previous)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def read_file(path: str) -> Any:
