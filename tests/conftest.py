@@ -44,6 +44,12 @@ def digits(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def many_digits(tmp_path_factory) -> Path:
+    """Three classes, 48 training and 15 validation images: six steps of eight."""
+    return write_digits(tmp_path_factory.mktemp("many_digits"), {"train": 16, "val": 5}, 3)
+
+
 def run_command(*arguments, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess:
     """`python main_imagenet.py ...` in a process of its own, on the CPU, one thread."""
     return subprocess.run(

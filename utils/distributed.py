@@ -2,6 +2,9 @@
 
 import os
 import socket
+import time
+import uuid
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -178,14 +181,46 @@ def start(gpus: str | None, parallel: str = "ddp", backend: str | None = None) -
         if len(devices) != local_world:
             raise UsageError(f"--gpu {gpus}: {len(devices)} devices for {local_world} processes")
         device = devices[local_rank]
+    if rank:
+        warnings.simplefilter("ignore")  # the first process gives them
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend = "gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
     elif backend == "nccl":
         raise UsageError("--dist-backend nccl needs GPUs; on the CPU, leave it out")
     if world > 1:
-        torch.distributed.init_process_group(backend or "gloo", timeout=TIMEOUT)
+        torch.distributed.init_process_group(
+            backend or "gloo",
+            store=_own_store(rank, world),
+            rank=rank,
+            world_size=world,
+            timeout=TIMEOUT,
+        )
     return Dist(rank, world, device, local_world)
+
+
+def _own_store(rank: int, world: int) -> torch.distributed.Store:
+    """The launcher's store, under a name that only the processes of this attempt know.
+
+    torchrun keeps one store over restarts, and the addresses that the dead left there mislead
+    their successors (pytorch issue 135712). Here the first process makes up a name and confirms
+    to each of the others that it is alive. Raises UsageError where they don't all come.
+    """
+    store, *_ = next(torch.distributed.rendezvous("env://", timeout=TIMEOUT))
+    token, end = uuid.uuid4().hex, time.monotonic() + TIMEOUT.total_seconds()
+    if rank == 0:
+        store.set("attempt", token)
+        tokens = [store.get(f"{token}/{other}").decode() for other in range(1, world)]
+        store.set(f"{token}/confirmed", " ".join(tokens))
+        return torch.distributed.PrefixStore(token, store)
+    while time.monotonic() < end:
+        attempt = store.get("attempt").decode()
+        store.set(f"{attempt}/{rank}", token)
+        confirmed = f"{attempt}/confirmed"
+        if store.check([confirmed]) and token in store.get(confirmed).decode():
+            return torch.distributed.PrefixStore(attempt, store)
+        time.sleep(0.05)
+    raise UsageError(f"the first of the {world} processes did not answer within {TIMEOUT}")
 
 
 def finish() -> None:

@@ -112,6 +112,8 @@ def report(error: Exception) -> int:
     A mistake is one line and code 2, anything else a traceback and code 1. A process that lost the
     others is not the reason: it first gives the launcher time to end it.
     """
+    # the loader's handler would raise a lost worker's error again, at the end of each other one
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     launched = torch.distributed.is_torchelastic_launched()
     if isinstance(error, UsageError):
         reason, code = str(error), 2

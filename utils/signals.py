@@ -44,9 +44,12 @@ class StopRequest:
         if signum == signal.SIGINT and self.launcher is None:
             signal.signal(signum, self._before[signum])
 
-    def __exit__(self, *_exception) -> None:
+    def __exit__(self, kind, *_exception) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.noted and self.launcher and kind not in (None, Stopped):
+            # the launcher ends the job because another process failed, and this one with it
+            os.kill(os.getpid(), self.noted)
 
 
 def leave_to_parent(_worker: int) -> None:
