@@ -47,7 +47,9 @@ def digits(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def many_digits(tmp_path_factory) -> Path:
     """Three classes, 48 training and 15 validation images: six steps of eight."""
-    return write_digits(tmp_path_factory.mktemp("many_digits"), {"train": 16, "val": 5}, 3)
+    folder = tmp_path_factory.mktemp("many_digits")
+    write_digits(folder, val=5, train=16, classes=3)
+    return folder
 
 
 def run_command(*arguments, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess:

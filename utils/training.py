@@ -104,7 +104,7 @@ class Training:
         self.epoch, self.step = content["epoch"], content["step"]
         self.best_acc1, self.seconds = content["best_acc1"], content["seconds"]
         if self.dist.is_main:
-            self.totals.sums.copy_(torch.tensor(content["sums"]))
+            self.totals.sums.copy_(torch.tensor(content["sums"], dtype=torch.float64))
         self.latest_is_whole = path == self.path(LATEST)
 
     def save(self, acc1: float | None = None) -> None:
