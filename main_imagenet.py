@@ -81,7 +81,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--warmup-epochs", type=number(int, 0), default=0, help="epochs of linear warm-up")
 
     add = parser.add_argument_group("runtime").add_argument
-    add("--gpu", help="GPU number; -1: the CPU; GPU 0, or else the CPU, where not given")
+    add(
+        "--gpu",
+        help="GPU numbers, such as 0,1,2,3; -1: the CPU (=-1,-1: in two processes); "
+        "GPU 0, or else the CPU, where not given",
+    )
+    add(
+        "--parallel",
+        choices=("ddp", "dp"),
+        default="ddp",
+        help="several GPUs: a process each (ddp), or one process for all (dp), as the paper",
+    )
+    add("--sync-bn", action="store_true", help="batch norm over all GPUs, not each its own")
     add("--amp", choices=("none", "bf16", "fp16"), default="none", help="mixed precision")
     add("--compile", action="store_true", help="compile the network with torch.compile")
     add("--seed", type=number(int, 0), help="make the run reproducible")
@@ -94,8 +105,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="steps between lines",
     )
 
+    add = parser.add_argument_group("runtime, as published (or torchrun)").add_argument
+    mpd = ("--multiprocessing-distributed", "--multiprocessing_distributed")
+    add(*mpd, action="store_true", help="a process for each GPU in --gpu, or for all there are")
+    add("--world-size", "--world_size", type=int, help="number of machines")
+    add("--rank", type=int, help="number of this machine, from 0")
+    add("--dist-url", "--dist_url", help="tcp://HOST:PORT of machine 0")
+    add("--dist-backend", "--dist_backend", choices=("nccl", "gloo"), help="the device's own")
+
     add = parser.add_argument_group("output").add_argument
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folder is made")
+    add(
+        "--save-every-minutes",
+        "--save_every_minutes",
+        type=number(float, 0, exclusive=True),
+        metavar="M",
+        help="save within epochs too, for machines that die without a warning",
+    )
     add("-e", "--evaluate", action="store_true", help="evaluate on val/ and write nothing")
     add(
         "--save-weights",
@@ -148,7 +174,7 @@ def run_folder(args: argparse.Namespace, identity: dict) -> str:
     return os.path.join(args.ckpt, name)
 
 
-def header(model, identity: dict, device, image_size: int, data: str, folder: str) -> list[str]:
+def header(model, identity: dict, dist, image_size: int, data: str, folder: str) -> list[str]:
     """The lines that every run begins with."""
     from utils.complexity import count_flops, count_parameters
     from utils.distributed import describe
@@ -157,7 +183,7 @@ def header(model, identity: dict, device, image_size: int, data: str, folder: st
     attention = identity["attention"] + ("" if param is None else f" (parameter {param:g})")
     flops = count_flops(model, image_size) / 1e9
     return [
-        f"device      {describe(device)}",
+        f"device      {describe(dist)}",
         f"network     {identity['arch']}, attention {attention}, {identity['num_classes']} classes",
         f"parameters  {count_parameters(model) / 1e6:.2f} M",
         f"FLOPs       {flops:.2f} G (multiply-adds at {image_size}x{image_size}, thop)",
@@ -188,12 +214,12 @@ def save_weights(args: argparse.Namespace) -> None:
     """Check that the weights of --resume or --weights are the network's, and write them alone."""
     from utils import checkpoint
     from utils.errors import UsageError
-    from utils.files import write_weights
+    from utils.files import read_file, write_weights
 
     source = args.resume or args.weights
     if source in (None, "auto"):
         raise UsageError("--save-weights needs the file to take them from: --resume FILE")
-    content = checkpoint.read_file(source)
+    content = read_file(source)
     state = checkpoint.state_dict_of(content, source)
     identity = describe_model(args, args.num_classes or checkpoint.num_classes_of(state, source))
     checkpoint.check_identity(content, identity, source)
@@ -210,6 +236,7 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
     """Evaluate --resume or --weights on val/; writes no files."""
     from utils import checkpoint, data
     from utils.errors import UsageError
+    from utils.files import read_file
     from utils.log import RunLog
     from utils.training import LATEST, accuracy_line, evaluate_with_progress
 
@@ -220,7 +247,7 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
         raise UsageError("-e needs a checkpoint to evaluate: --resume FILE or --weights FILE")
     if source == "auto":
         source = f"{run_folder(args, identity)}/{LATEST}"
-    content = checkpoint.read_file(source)
+    content = read_file(source)
     if args.resume:
         checkpoint.check_identity(content, identity, source)
     model = build_model(identity)
@@ -228,10 +255,11 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
 
     log = RunLog(quiet=not dist.is_main)
     sizes = f"{len(val.paths)} validation images in {len(val.classes)} classes"
-    for line in header(model, identity, dist.device, args.image_size, sizes, "none written"):
+    for line in header(model, identity, dist, args.image_size, sizes, "none written"):
         log.line(line)
     log.line(f"weights     {source}")
-    loader = data.eval_loader(val, args.image_size, args.batch_size, args.workers, dist)
+    batch_size, workers = dist.batch_size(args.batch_size), dist.workers(args.workers)
+    loader = data.eval_loader(val, args.image_size, batch_size, workers, dist)
     metrics = evaluate_with_progress(
         dist.wrap(model), loader, dist, precision, log, "Validation", args.print_freq
     )
@@ -246,22 +274,22 @@ def train(args: argparse.Namespace, dist, precision) -> None:
     from utils.log import RunLog
     from utils.schedule import step_schedule
     from utils.seed import choose_seed, seed_all
-    from utils.training import BEST, Plan, Training, find_resume
+    from utils.training import BEST, Plan, Training, read_resume
 
     train_images, val_images, num_classes = load_data(args)
     identity = describe_model(args, num_classes)
     folder = run_folder(args, identity)
-    resume = find_resume(args.resume, folder)
-    content = checkpoint.read_file(resume) if resume else {}
+    batch_size, workers = dist.batch_size(args.batch_size), dist.workers(args.workers)
+    # only the first process reads: the run folder need not be on the other nodes
+    resume, content, notes = dist.from_main(lambda: read_resume(args.resume, folder))
     if resume:
         checkpoint.check_identity(content, identity, resume)
 
-    seed = choose_seed(args.seed, content)
+    seed = dist.from_main(lambda: choose_seed(args.seed, content))
     seed_all(seed, deterministic=args.seed is not None)
     model = build_model(identity)
-    notes = []
     if args.weights and not resume:
-        notes = checkpoint.load_start_weights(model, args.weights)
+        notes += checkpoint.load_start_weights(model, args.weights)
     model.to(dist.device)
     optimizer = torch.optim.SGD(
         model.parameters(), args.lr, momentum=args.momentum, weight_decay=args.wd
@@ -270,32 +298,40 @@ def train(args: argparse.Namespace, dist, precision) -> None:
         "classes": train_images.classes,
         "images": len(train_images.paths),
         "seed": seed,
-        "batch_size": args.batch_size,
-        "world": dist.world,
+        "batch_size": batch_size,
     }
+    dist.check_same(identity | settings)
     training = Training(model, optimizer, precision, dist, folder, identity | settings)
     if resume:
         training.resume(content, resume)
-        notes = [f"resumed     {resume}: epoch {training.epoch + 1}, step {training.step + 1}"]
+        notes += [f"resumed     {resume}: epoch {training.epoch + 1}, step {training.step + 1}"]
 
     log = RunLog(folder, quiet=not dist.is_main, first_epoch=training.epoch, settings=vars(args))
     sizes = (
         f"{len(train_images.paths)} training and {len(val_images.paths)} validation images "
         f"in {len(val_images.classes)} classes, seed {seed}"
     )
-    for line in header(model, identity, dist.device, args.image_size, sizes, folder) + notes:
+    for line in header(model, identity, dist, args.image_size, sizes, folder) + notes:
         log.line(line)
     if args.compile:
         model.compile()
-    train_loader = data.train_loader(
-        train_images, args.image_size, args.batch_size, seed, args.workers, dist
-    )
-    val_loader = data.eval_loader(val_images, args.image_size, args.batch_size, args.workers, dist)
+    train_loader = data.train_loader(train_images, args.image_size, batch_size, seed, workers, dist)
+    val_loader = data.eval_loader(val_images, args.image_size, batch_size, workers, dist)
     lr_at_step = step_schedule(
         args.epochs, args.lr, args.cos_lr, args.warmup_epochs, len(train_loader)
     )
+    save_every = args.save_every_minutes and 60 * args.save_every_minutes
+    plan = Plan(
+        train_loader,
+        val_loader,
+        args.epochs,
+        lr_at_step,
+        args.print_freq,
+        save_every,
+        args.sync_bn,
+    )
     try:
-        training.run(Plan(train_loader, val_loader, args.epochs, lr_at_step, args.print_freq), log)
+        training.run(plan, log)
         log.line(f"best Acc@1  {training.best_acc1:.3f}, {training.path(BEST)}")
     finally:
         log.close()
@@ -309,23 +345,35 @@ def main(argv: list[str] | None = None) -> int:
 
     from utils import distributed
     from utils.engine import Precision
-    from utils.errors import UsageError
+    from utils.launch import launch, processes_to_start, published_nodes, report
     from utils.signals import Stopped
 
     dtypes = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    dist = None
     try:
         if args.save_weights:
             save_weights(args)
             return 0
-        dist = distributed.start(args.gpu)
+        nodes = published_nodes(
+            args.multiprocessing_distributed, args.world_size, args.rank, args.dist_url
+        )
+        count = processes_to_start(args.gpu, args.parallel, args.multiprocessing_distributed, nodes)
+        if count:
+            return launch([__file__, *(sys.argv[1:] if argv is None else argv)], count, nodes)
+        dist = distributed.start(args.gpu, args.parallel, args.dist_backend)
         command = evaluate if args.evaluate else train
         command(args, dist, Precision(dist.device.type, dtypes[args.amp]))
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        if dist.is_main:
+            print(stopped, file=sys.stderr)
+        distributed.finish()
         return 128 + stopped.signum
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return report(error)
+    distributed.finish()
     return 0
 
 

@@ -44,6 +44,14 @@ def digits(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def many_digits(tmp_path_factory) -> Path:
+    """Three classes, 48 training and 15 validation images: six steps of eight."""
+    folder = tmp_path_factory.mktemp("many_digits")
+    write_digits(folder, val=5, train=16, classes=3)
+    return folder
+
+
 def run_command(*arguments, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess:
     """`python main_imagenet.py ...` in a process of its own, on the CPU, one thread."""
     return subprocess.run(

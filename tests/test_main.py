@@ -15,10 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 OPTIONS = """
     --amp --arch --attention-param --attention-type --attention_param --attention_type --batch-size
-    --batch_size --ckpt --compile --cos-lr --cos_lr --epochs --evaluate --gpu --help --image-size
-    --image_size --learning-rate --lr --momentum --num-classes --num_classes --print-freq
-    --print_freq --resume --save-weights --save_weights --seed --warmup-epochs --wd --weight-decay
-    --weights --workers -a -b -e -h -j -p
+    --batch_size --ckpt --compile --cos-lr --cos_lr --dist-backend --dist-url --dist_backend
+    --dist_url --epochs --evaluate --gpu --help --image-size --image_size --learning-rate --lr
+    --momentum --multiprocessing-distributed --multiprocessing_distributed --num-classes
+    --num_classes --parallel --print-freq --print_freq --rank --resume --save-every-minutes
+    --save-weights --save_every_minutes --save_weights --seed --sync-bn --warmup-epochs --wd
+    --weight-decay --weights --workers --world-size --world_size -a -b -e -h -j -p
 """
 
 

@@ -144,11 +144,15 @@ class TrainBatches(Sampler):
 
 
 class EvalBatches(Sampler):
-    """Batches of keys that cover every image exactly once over all processes, without padding."""
+    """Batches of keys that cover every image exactly once over all processes, without padding.
+
+    common_steps: how many every process has; a process may have one more.
+    """
 
     def __init__(self, num_images: int, batch_size: int, rank: int = 0, world: int = 1):
         self.indices = range(rank, num_images, world)
         self.num_images, self.batch_size, self.world = num_images, batch_size, world
+        self.common_steps = -(-(num_images // world) // batch_size)
 
     def images_until(self, step: int) -> int:
         """How many images all processes have seen when `step` steps are done."""

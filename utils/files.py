@@ -136,14 +136,15 @@ def _open_pickles(path: str) -> IO[bytes]:
     return archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl")))
 
 
-def save_atomically(content: Any, *paths: str) -> None:
-    """Write `content` with torch.save to each path: complete, or leaving what was there.
+def save_atomically(content: Any, path: str, previous: str | None = None) -> None:
+    """Write `content` to `path` with torch.save: complete, or leaving what was there.
 
-    Raises OSError where a file can't be written.
+    previous: where the file that was at `path` is kept; None replaces it. Killed at any moment,
+    one of the two is whole. Raises OSError where the file can't be written.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    _write_atomically(buffer.getbuffer(), *paths)
+    _write_atomically(buffer.getbuffer(), path, previous)
 
 
 def write_weights(
@@ -163,16 +164,17 @@ def write_weights(
     _write_atomically(safetensors_bytes(tensors, noted), path)
 
 
-def _write_atomically(data: bytes | memoryview, *paths: str) -> None:
-    for path in paths:
-        temporary = f"{path}.tmp-{os.getpid()}"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+def _write_atomically(data: bytes | memoryview, path: str, previous: str | None = None) -> None:
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous and os.path.exists(path):
+            os.replace(path, previous)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise

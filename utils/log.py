@@ -73,13 +73,15 @@ class RunLog:
         """One epoch's numbers, with their "epoch": a line in metrics.jsonl, TensorBoard scalars."""
         self._append("metrics.jsonl", json.dumps(values))
         if self.tensorboard:
-            for name, value in values.items():
-                if name != "epoch":
-                    self.tensorboard.add_scalar(name.replace("_", "/", 1), value, values["epoch"])
             try:
+                for name, value in values.items():
+                    if name != "epoch":
+                        tag = name.replace("_", "/", 1)
+                        self.tensorboard.add_scalar(tag, value, values["epoch"])
                 self.tensorboard.flush()
             except OSError as error:
                 self._note_failure("TensorBoard events", error)
+                self.tensorboard = None  # its writing thread has ended; metrics.jsonl goes on
 
     def _append(self, name: str, text: str) -> None:
         if not self.folder:

@@ -1,8 +1,11 @@
 """Stopping between two steps when the system or the user asks for it."""
 
+import atexit
+import multiprocessing.util  # registers its exit handler before the one below, so it runs after
+import os
 import signal
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(Exception):
@@ -14,31 +17,50 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Context in which the first SIGINT or SIGTERM is only noted; a second one acts as usual.
+    """Context in which SIGINT, SIGTERM and SIGUSR1 are only noted.
 
-    `signum` is the number of the signal that came, None before.
+    launched: the parent process is a launcher. It passes on the signals that it gets, often on top
+    of the ones sent to all processes, so a repeated signal means nothing. Without one, a second
+    SIGINT acts as usual. A launcher that dies counts as SIGTERM: nobody is left to stop the run.
     """
 
-    def __init__(self):
-        self.signum: int | None = None
+    def __init__(self, launched: bool = False):
+        self.launcher = os.getppid() if launched else None
+        self.noted = 0
+
+    @property
+    def signum(self) -> int:
+        """The signal to stop for, 0 for none; SIGUSR1, sent ahead of SIGTERM, counts as that."""
+        if not self.noted and self.launcher not in (None, os.getppid()):
+            self.noted = signal.SIGTERM
+        return self.noted
 
     def __enter__(self) -> "StopRequest":
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def _note(self, signum: int, _frame) -> None:
-        self.signum = signum
-        self._restore()
+        self.noted = self.noted or (signal.SIGTERM if signum == signal.SIGUSR1 else signum)
+        if signum == signal.SIGINT and self.launcher is None:
+            signal.signal(signum, self._before[signum])
 
-    def _restore(self) -> None:
+    def __exit__(self, kind, *_exception) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-    def __exit__(self, *_exception) -> None:
-        self._restore()
+        if self.noted and self.launcher and kind not in (None, Stopped):
+            # the launcher ends the job because another process failed, and this one with it
+            os.kill(os.getpid(), self.noted)
 
 
 def leave_to_parent(_worker: int) -> None:
-    """For loader workers: Ctrl-C reaches the whole process group, but only the parent decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """For loader workers: signals often reach all processes of a job, but the parent decides."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def _kill_workers() -> None:
+    # a worker that ignores SIGTERM would be waited for without end, if its loader was never freed
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

@@ -14,23 +14,29 @@ from .data import DeviceLoader
 from .distributed import Dist
 from .engine import Precision, evaluate, train_one_epoch
 from .errors import UsageError
-from .files import save_atomically
+from .files import read_file, save_atomically
 from .log import Progress, RunLog
 from .metrics import Totals
 from .signals import Stopped, StopRequest
 
 LATEST = "checkpoint.pth.tar"
+PREVIOUS = "checkpoint_previous.pth.tar"
 BEST = "model_best.pth.tar"
 
 
 class Plan(NamedTuple):
-    """What a training does: its batches, epochs, learning rate by (epoch, step), steps a line."""
+    """What a training does: its batches, epochs, learning rate by (epoch, step), steps a line.
+
+    save_every: seconds between saves within an epoch, None for none. sync_bn: see `Dist.wrap`.
+    """
 
     train: DeviceLoader
     val: DeviceLoader
     epochs: int
     lr_at_step: Callable[[int, int], float]
     print_freq: int
+    save_every: float | None = None
+    sync_bn: bool = False
 
 
 class Training:
@@ -57,6 +63,8 @@ class Training:
         self.best_acc1 = self.seconds = 0.0
         self.totals = Totals.zero(dist.device)
         self.unsaved: OSError | None = None
+        self.latest_is_whole = True
+        self.saved_at = time.monotonic()
         self.log = RunLog(quiet=True)
 
     def path(self, name: str) -> str:
@@ -76,7 +84,7 @@ class Training:
         if content["classes"] != self.identity["classes"]:
             raise CheckpointError(f"checkpoint {path} was trained on other class folders")
         if content["step"]:
-            for name in ("seed", "batch_size", "world", "images"):
+            for name in ("seed", "batch_size", "images"):
                 if content[name] != self.identity[name]:
                     raise CheckpointError(
                         f"checkpoint {path} stands within epoch {content['epoch']} with {name} "
@@ -97,11 +105,17 @@ class Training:
         self.epoch, self.step = content["epoch"], content["step"]
         self.best_acc1, self.seconds = content["best_acc1"], content["seconds"]
         if self.dist.is_main:
-            self.totals.sums.copy_(torch.tensor(content["sums"]))
+            self.totals.sums.copy_(torch.tensor(content["sums"], dtype=torch.float64))
+        self.latest_is_whole = path == self.path(LATEST)
 
-    def save(self, best: bool = False) -> None:
-        """Write the state to the run folder. A failure is a warning: the run is worth more."""
+    def save(self, acc1: float | None = None) -> None:
+        """Write the state to the run folder. A failure is a warning: the run is worth more.
+
+        acc1: validation accuracy, where it is that of this state; the best is also kept apart.
+        Every process must call it, at the same step.
+        """
         sums = self.dist.sum(self.totals.sums).tolist()
+        self.saved_at = time.monotonic()
         if not self.dist.is_main:
             return
         on_gpu = self.dist.device.type == "cuda"
@@ -119,8 +133,14 @@ class Training:
             "cuda_rng": torch.cuda.get_rng_state(self.dist.device) if on_gpu else None,
         }
         try:
-            save_atomically(content, *([self.path(BEST)] if best else []), self.path(LATEST))
-            self.unsaved = None
+            if acc1 is not None and acc1 > self.best_acc1:
+                content["best_acc1"] = acc1
+                save_atomically(content, self.path(BEST))
+                self.best_acc1 = acc1
+            # a file that was cut off must not take the place of the one that replaced it
+            kept = self.path(PREVIOUS) if self.latest_is_whole else None
+            save_atomically(content, self.path(LATEST), kept)
+            self.unsaved, self.latest_is_whole = None, True
         except OSError as error:
             self.unsaved = error
             self.log.warn(f"can't save {self.path(LATEST)} ({error}); the previous one stays")
@@ -128,12 +148,13 @@ class Training:
     def run(self, plan: Plan, log: RunLog) -> None:
         """Train up to `plan.epochs` epochs, evaluating and saving after each.
 
-        Raises Stopped after SIGINT or SIGTERM, with the state saved; UsageError for a loss that
-        is not finite, an image that can't be decoded, and a last save that failed.
+        Raises Stopped after SIGINT, SIGTERM or SIGUSR1 to any process, with the state saved;
+        UsageError for a loss that is not finite, an image that can't be decoded, and a last save
+        that failed.
         """
         self.log = log
-        wrapped = self.dist.wrap(self.model)
-        with StopRequest() as stop:
+        wrapped = self.dist.wrap(self.model, plan.sync_bn)
+        with StopRequest(torch.distributed.is_torchelastic_launched()) as stop:
             while self.epoch < plan.epochs:
                 self._one_epoch(wrapped, plan, stop)
         if self.unsaved:
@@ -170,13 +191,16 @@ class Training:
 
         def after_step(done: int, totals: Totals) -> None:
             self.step, self.seconds = done, before + time.perf_counter() - started
-            if progress.advance(done) or stop.signum:
+            signum, save_due = self.dist.largest(stop.signum, self._save_due(plan))
+            if progress.advance(done) or signum or save_due:
                 bad_step = totals.first_bad_step()
                 if bad_step is not None:
                     raise self._diverged(bad_step, plan)
                 progress.show(done, totals.means())
-            if stop.signum:
-                raise self._stop(stop.signum, steps)
+            if signum:
+                raise self._stop(signum, steps)
+            if save_due:
+                self.save()
 
         plan.train.batches.start(epoch, first_step)
         with progress:
@@ -194,13 +218,16 @@ class Training:
             )
 
     def _evaluate(self, wrapped: nn.Module, plan: Plan, stop: StopRequest) -> dict[str, float]:
-        def after_step(_done: int) -> None:
-            if stop.signum:
-                raise self._stop(stop.signum, len(plan.train))
+        def after_step(done: int) -> None:
+            # beyond the common steps some processes have already finished
+            if done <= plan.val.batches.common_steps:
+                (signum,) = self.dist.largest(stop.signum)
+                if signum:
+                    raise self._stop(signum, len(plan.train))
 
         title = f"Validation {self.epoch + 1}/{plan.epochs}"
         return evaluate_with_progress(
-            wrapped,
+            self.dist.for_evaluation(wrapped),
             plan.val,
             self.dist,
             self.precision,
@@ -211,11 +238,15 @@ class Training:
         )
 
     def _advance(self, acc1: float) -> None:
-        best = acc1 > self.best_acc1
-        self.best_acc1 = max(self.best_acc1, acc1)
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.totals = Totals.zero(self.dist.device)
-        self.save(best)
+        self.save(acc1)
+
+    def _save_due(self, plan: Plan) -> bool:
+        # the main process's clock decides for all
+        if plan.save_every is None or not self.dist.is_main:
+            return False
+        return time.monotonic() - self.saved_at > plan.save_every
 
     def _diverged(self, bad_step: int, plan: Plan) -> UsageError:
         latest = self.path(LATEST)
@@ -239,21 +270,47 @@ class Training:
         )
 
 
+def kept_checkpoints(folder: str) -> list[str]:
+    """The run folder's checkpoints, the one to go on from first."""
+    paths = (os.path.join(folder, name) for name in (LATEST, PREVIOUS, BEST))
+    return [path for path in paths if os.path.exists(path)]
+
+
 def find_resume(resume: str | None, folder: str) -> str | None:
     """The path that `--resume` means for a run in `folder`; None to start anew.
 
     Raises UsageError where a new run would overwrite another one's checkpoints.
     """
-    latest = os.path.join(folder, LATEST)
-    if not os.path.exists(latest):
+    kept = kept_checkpoints(folder)
+    if not kept:
         return None if resume == "auto" else resume
     if resume == "auto":
-        return latest
+        return kept[0]
     if resume is None or not os.path.realpath(resume).startswith(os.path.realpath(folder) + os.sep):
         raise UsageError(
             f"{folder} already holds a run; go on with --resume auto, or give another --ckpt"
         )
     return resume
+
+
+def read_resume(resume: str | None, folder: str) -> tuple[str | None, Any, list[str]]:
+    """The path that `find_resume` finds, its content (empty to start anew), and lines to show.
+
+    "auto" passes over checkpoints that are not whole, and says so. Raises CheckpointError where
+    nothing can be read.
+    """
+    path = find_resume(resume, folder)
+    if path is None:
+        return None, {}, []
+    if resume != "auto":
+        return path, read_file(path), []
+    notes = []
+    for path in kept_checkpoints(folder):
+        try:
+            return path, read_file(path), notes
+        except CheckpointError as error:
+            notes.append(f"passed over  {error}")
+    raise CheckpointError(f"no checkpoint in {folder} is whole; {notes[0].split('  ', 1)[1]}")
 
 
 def evaluate_with_progress(

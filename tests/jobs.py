@@ -1,0 +1,129 @@
+"""Runs of the command that tests watch and kill: with other processes, and left to themselves."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from conftest import ROOT
+
+COMMAND = str(ROOT / "main_imagenet.py")
+STEP = re.compile(r"^Epoch \d+/\d+ \[ *\d+/\d+\]", re.MULTILINE)
+
+
+def torchrun(processes: int, *options: str) -> list[str]:
+    return [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        *options,
+    ]
+
+
+def training(data: Path, root: Path, *options, epochs: int = 2) -> list[str]:
+    """Arguments of a small training on the CPU that says something at every step."""
+    fixed = "-a mobilenet_v2 --image-size 32 -b 8 --lr 0.001 --seed 1 -p 1"
+    return [str(data), "--ckpt", str(root), *fixed.split(), f"--epochs={epochs}", *options]
+
+
+def checkpoint(root: Path, name: str = "checkpoint.pth.tar") -> Path:
+    return root / "imagenet-mobilenet_v2-seed1" / name
+
+
+def weights(root: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint(root), weights_only=True)["state_dict"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+class Job:
+    """`python ...` in a session of its own; output in files. Leaving the context kills it all.
+
+    mark: a text in the command lines of all of its processes and of no others.
+    """
+
+    def __init__(self, folder: Path, *command: str, mark: Path, wrapper: tuple[str, ...] = ()):
+        folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(folder.iterdir()))
+        self.out, self.err = (folder / f"{number}.{name}" for name in ("out", "err"))
+        self.mark = str(mark)
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process = subprocess.Popen(
+                [*wrapper, sys.executable, *map(str, command)],
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+            )
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        for pid in self.alive():
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def steps(self) -> int:
+        return len(STEP.findall(self.out.read_text()))
+
+    def wait_until(self, condition, seconds: float = 120) -> None:
+        """Wait while the job runs; fails when it ended, or after `seconds`, without it."""
+        end = time.monotonic() + seconds
+        while not condition():
+            running = self.process.poll() is None
+            assert running, f"ended early\n{self.out.read_text()}\n{self.err.read_text()}"
+            assert time.monotonic() < end, f"never came\n{self.out.read_text()}"
+            time.sleep(0.01)
+
+    def after_steps(self, steps: int) -> "Job":
+        self.wait_until(lambda: self.steps() >= steps)
+        return self
+
+    def finish(self, seconds: float = 120) -> int:
+        return self.process.wait(seconds)
+
+    def last_line(self) -> str:
+        return self.err.read_text().strip().splitlines()[-1]
+
+    def alive(self) -> list[int]:
+        """The job's processes that still run; zombies don't."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (folder / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if self.mark in command and int(folder.name) != os.getpid():
+                found.append(int(folder.name))
+        return found
+
+    def ranks(self) -> list[int]:
+        """Process ids, by rank, of the processes that the launcher runs just now."""
+        found = {}
+        for pid in self.alive():
+            with suppress(OSError):
+                environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                rank = [int(entry[5:]) for entry in environ if entry.startswith(b"RANK=")]
+                if rank and parent_of(pid) == self.process.pid:
+                    found[rank[0]] = pid
+        return [found[rank] for rank in sorted(found)]
+
+    def all_gone(self, seconds: float = 20) -> bool:
+        """Whether no process is left; loader workers take some seconds to notice."""
+        end = time.monotonic() + seconds
+        while self.alive() and time.monotonic() < end:
+            time.sleep(0.1)
+        return not self.alive()

@@ -1,0 +1,158 @@
+"""Several processes: the same numbers as one, one stream of output, and what is refused."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, run_command
+from jobs import COMMAND, checkpoint, same, torchrun, training, weights
+from several_processes import SIZES
+
+from utils.distributed import Dist, choose_devices
+from utils.errors import UsageError
+from utils.launch import Nodes, published_nodes
+
+CPU = torch.device("cpu")
+
+
+def python(*command) -> subprocess.CompletedProcess:
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environ,
+    )
+
+
+@pytest.fixture(scope="module")
+def results(many_digits, tmp_path_factory):
+    """What `several_processes` writes, by the number of processes."""
+    folder, found = tmp_path_factory.mktemp("results"), {}
+    script = Path(__file__).with_name("several_processes.py")
+    for world in (1, 2, 3):
+        done = python(*torchrun(world), script, many_digits, folder / str(world))
+        assert done.returncode == 0, done.stderr
+        found[world] = json.loads((folder / str(world)).read_text())
+        assert found[world]["world"] == world
+    return found
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_evaluation_is_the_same_at_any_number_of_processes(world, results):
+    for size, one, several in zip(
+        SIZES, results[1]["evaluations"], results[world]["evaluations"], strict=True
+    ):
+        assert several["images"] == one["images"] == size
+        assert (several["acc1"], several["acc5"]) == (one["acc1"], one["acc5"])
+        assert math.isclose(several["loss"], one["loss"], rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_with_a_share_of_the_batch_train_as_one_with_all(world, results):
+    for key, one in results[1]["training"].items():
+        torch.testing.assert_close(
+            torch.tensor(results[world]["training"][key]), torch.tensor(one), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_processes_agree(results):
+    for world, found in results.items():
+        assert found["largest"] == [world - 1, 5]
+        assert found["from main"] == "made by 0"
+    assert results[3]["refusals"][0] == ""
+    for rank in (1, 2):
+        assert re.match(
+            rf"process {rank} on .* has other images than the first process: {10 + rank}, not 10;",
+            results[3]["refusals"][rank],
+        )
+
+
+def test_console_and_files_come_from_the_first_process(many_digits, tmp_path):
+    options = ("-b9", "-j2", "--gpu=-1")
+    done = python(*torchrun(3), COMMAND, *training(many_digits, tmp_path / "ckpts", *options))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("device  ") for line in lines) == 1
+    assert "3 processes on 1 node" in lines[0]
+    assert sum(line.startswith("Epoch 1/2 [") for line in lines) == 5  # the last three are too few
+    folder = checkpoint(tmp_path / "ckpts").parent
+    assert sum("Acc@1" in line for line in (folder / "log.txt").read_text().splitlines()) == 3
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    assert len(list(folder.glob("events*"))) == 1
+
+
+def test_gpu_list_and_torchrun_are_the_same_run(many_digits, tmp_path):
+    roots = [tmp_path / "own", tmp_path / "torchrun"]
+    own = run_command(*training(many_digits, roots[0], "--gpu=-1,-1", "-j0", epochs=1))
+    other = python(*torchrun(2), COMMAND, *training(many_digits, roots[1], "-j2", epochs=1))
+    assert (own.returncode, other.returncode) == (0, 0), own.stderr + other.stderr
+    assert same(weights(roots[0]), weights(roots[1]))
+
+
+def test_a_node_splits_its_batch_and_workers():
+    node = Dist(1, 6, CPU, local_world=3)
+    assert (node.nodes, node.batch_size(12), node.workers(4)) == (2, 24, 2)
+    with pytest.raises(UsageError, match=r"-b 10 can't be split evenly over 3 .*: 9 or 12"):
+        node.batch_size(10)
+    with pytest.raises(UsageError, match=r"-b 2 can't .* over 3 .*: 3$"):
+        node.batch_size(2)
+    several = Dist(0, 1, CPU, replicas=(CPU, CPU))
+    with pytest.raises(UsageError, match=r"-b 5 can't .* over 2 .*: 4 or 6"):
+        several.batch_size(5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--gpu=-1,-1 --sync-bn", "--sync-bn needs GPUs"),
+        ("--gpu=-1,-1 --parallel dp", "--parallel dp needs GPUs"),
+        ("--gpu=-1,first", "--gpu first is not a GPU number"),
+        ("--world-size 2 --rank 0", "--world-size 2 .*--multiprocessing-distributed.*torchrun"),
+    ],
+)
+def test_what_cannot_be_is_one_line(options, message, many_digits, tmp_path):
+    done = run_command(*training(many_digits, tmp_path, "-j0", *options.split()))
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: (rank \d: )?{message}.*\n", done.stderr)
+    assert not list(tmp_path.glob("**/*.pth.tar"))
+
+
+def test_mixture_of_gpu_and_cpu_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="on GPUs or on the CPU, not on both"):
+        choose_devices("0,-1")
+
+
+def test_published_flags():
+    assert published_nodes(False, None, None, None) == Nodes()
+    assert published_nodes(True, 1, 0, "tcp://127.0.0.1:1234") == Nodes()
+    assert published_nodes(True, 2, 1, "tcp://10.0.0.1:1234") == Nodes(2, 1, "10.0.0.1:1234")
+    for flags, message in {
+        (False, 8, 3, "tcp://10.0.0.1:1234"): "goes with --multiprocessing-distributed",
+        (True, 2, None, "tcp://10.0.0.1:1234"): "needs --rank 0 to 1",
+        (True, 2, 2, "tcp://10.0.0.1:1234"): "needs --rank 0 to 1",
+        (True, 2, 0, None): "needs --dist-url tcp://HOST:PORT",
+        (True, 2, 0, "file:///shared"): "torchrun --rdzv-backend",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            published_nodes(*flags)
+
+
+@pytest.mark.gpu
+def test_sync_bn_trains_as_one_process_with_the_whole_batch(many_digits, tmp_path):
+    root = {gpus: tmp_path / gpus for gpus in ("0", "0,0")}
+    for gpus, folder in root.items():
+        options = (f"--gpu={gpus}", "--dist-backend=gloo", "--sync-bn", "-j0")  # one GPU, shared
+        done = run_command(*training(many_digits, folder, *options, epochs=1))
+        assert done.returncode == 0, done.stderr
+    one, several = (weights(folder) for folder in root.values())
+    for key, value in one.items():
+        torch.testing.assert_close(several[key], value, rtol=1e-2, atol=1e-3)

@@ -1,0 +1,68 @@
+"""A process that fails ends the whole job, with its reason, and leaves nothing behind."""
+
+import os
+import re
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from conftest import run_command
+from jobs import COMMAND, Job, checkpoint, parent_of, torchrun, training
+
+
+def fails_within_a_minute(job) -> int:
+    started = time.monotonic()
+    code = job.finish(60)
+    assert job.all_gone(60 - (time.monotonic() - started))
+    return code
+
+
+def test_killed_process_ends_the_job(many_digits, tmp_path):
+    command = training(many_digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j2", epochs=20)
+    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path).after_steps(8) as job:
+        os.kill(job.ranks()[1], signal.SIGKILL)
+        assert fails_within_a_minute(job) == 128 + signal.SIGKILL
+        assert job.last_line().startswith("error: rank 1: killed by SIGKILL")
+    content = torch.load(checkpoint(tmp_path / "ckpts"), weights_only=True)
+    assert (content["epoch"], content["step"]) == (1, 0)
+
+
+def test_bad_image_of_one_process_ends_the_job(many_digits, tmp_path):
+    data = shutil.copytree(many_digits, tmp_path / "data")
+    bad = data / "val" / "1" / "000.png"  # the sixth of the listing, so rank 1's
+    bad.write_bytes(b"no image")
+    command = training(data, tmp_path / "ckpts", "--gpu=-1,-1", "-j0")
+    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path) as job:
+        assert fails_within_a_minute(job) == 2
+        assert job.last_line().startswith(f"error: rank 1: can't decode image {bad}")
+        assert job.err.read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("launch", ["own", "torchrun"])
+def test_exception_in_one_process_ends_the_job(launch, many_digits, tmp_path):
+    command = training(many_digits, tmp_path / "ckpts", "-j2", epochs=20)
+    start = [COMMAND, *command, "--gpu=-1,-1"]
+    if launch == "torchrun":
+        start = [*torchrun(2), COMMAND, *command, "--gpu=-1"]
+    with Job(tmp_path / "output", *start, mark=tmp_path).after_steps(2) as job:
+        victim = job.ranks()[1]
+        loaders = [pid for pid in job.alive() if parent_of(pid) == victim]
+        os.kill(loaders[0], signal.SIGKILL)  # makes the loader raise RuntimeError
+        assert fails_within_a_minute(job) == 1
+        reason = f"DataLoader worker (pid {loaders[0]}) is killed by signal: Killed"
+        if launch == "own":
+            assert job.last_line().startswith(f"error: rank 1: RuntimeError: {reason}")
+        else:
+            root_cause = job.err.read_text().split("Root Cause")[1]
+            assert reason in root_cause.splitlines()[-2]
+            assert "rank      : 1" in root_cause
+
+
+def test_mistake_is_one_line_with_several_processes(tmp_path):
+    done = run_command(tmp_path / "nothing", "--gpu=-1,-1")
+    assert done.returncode == 2
+    expected = rf"error: rank [01]: data folder {tmp_path}/nothing does not exist\n"
+    assert re.fullmatch(expected, done.stderr)
+    assert done.stdout == ""
