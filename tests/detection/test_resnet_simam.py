@@ -10,6 +10,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from torch import nn
 
 from networks import create_model
+from scripts.convert_checkpoint import convert
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries older than this torch
 
@@ -62,6 +63,15 @@ def test_features_are_those_of_the_imagenet_network(depth, file, images, tmp_pat
     assert [tuple(y.shape[2:]) for y in ours] == [(24, 16), (12, 8), (6, 4), (3, 2)]
     for y, reference in zip(ours, theirs, strict=True):
         assert (y - reference).abs().max() < 1e-5
+
+
+def test_converted_weights_are_read(images, tmp_path):
+    network = detectors.imagenet_network(18, images)
+    torch.save(network.state_dict(), tmp_path / "ours.pth")
+    convert(str(tmp_path / "ours.pth"), str(tmp_path / "weights.pth"), "mmdet", "simam")
+    with torch.no_grad():
+        features = backbone(18, tmp_path / "weights.pth")(images)[-1]
+        assert (features - stages(network, images)[-1]).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("depth", [18, 50])
