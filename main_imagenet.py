@@ -21,7 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument_group("data").add_argument
-    add("data", metavar="DATA", help="folder with train/<class>/ and val/<class>/")
+    add("data", metavar="DATA", nargs="?", help="folder with train/<class>/ and val/<class>/")
     add("-j", "--workers", type=number(int, 0), default=4, help="processes that load images")
     add(
         "-b",
@@ -32,6 +32,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="images per step, in total over the GPUs of this machine",
     )
     add("--image-size", "--image_size", type=number(int, 32), default=224, help="pixels a side")
+    add(
+        "--image-backend",
+        choices=("turbo", "pil"),
+        help="decoder; turbo (faster) for training and pil for evaluation where not given",
+    )
+    add(
+        "--skip-bad-images",
+        action="store_true",
+        help="train on the next image in place of one that can't be decoded",
+    )
+    add(
+        "--synthetic",
+        action="store_true",
+        help="random images, made once, to time the network alone; as many as DATA or ImageNet has",
+    )
 
     add = parser.add_argument_group("model").add_argument
     add("-a", "--arch", default="resnet18", help="network; a wrong name lists all")
@@ -103,7 +118,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="write the bare weights of --resume or --weights, on the CPU, and exit",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.data is None and not args.synthetic:
+        parser.error("DATA, a folder with train/<class>/ and val/<class>/, is missing")
+    return args
 
 
 def describe_model(args: argparse.Namespace, num_classes: int) -> dict:
@@ -145,6 +163,8 @@ def run_folder(args: argparse.Namespace, identity: dict) -> str:
         name += f"-param{identity['attention_param']:g}"
     if args.seed is not None:
         name += f"-seed{args.seed}"
+    if args.synthetic:
+        name += "-synthetic"
     return os.path.join(args.ckpt, name)
 
 
@@ -168,13 +188,18 @@ def header(model, identity: dict, device, image_size: int, data: str, folder: st
 
 def load_data(args: argparse.Namespace):
     """The listings of train/ (None with -e) and val/, and the size of the classifier."""
-    from utils.data import check_same_classes, list_images
     from utils.errors import UsageError
+    from utils.listing import check_same_classes, list_images, synthetic_listing
 
-    val = list_images(args.data, "val")
+    def listed(split: str):
+        if args.data is None:
+            return synthetic_listing(split, args.num_classes or 1000)
+        return list_images(args.data, split)._replace(synthetic=args.synthetic)
+
+    val = listed("val")
     train = None
     if not args.evaluate:
-        train = list_images(args.data, "train")
+        train = listed("train")
         check_same_classes(train, val)
     num_classes = args.num_classes or len(val.classes)
     if num_classes < len(val.classes):
@@ -210,6 +235,7 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
     """Evaluate --resume or --weights on val/; writes no files."""
     from utils import checkpoint, data
     from utils.errors import UsageError
+    from utils.images import choose_backend
     from utils.log import RunLog
     from utils.training import LATEST, accuracy_line, evaluate_with_progress
 
@@ -231,7 +257,10 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
     for line in header(model, identity, dist.device, args.image_size, sizes, "none written"):
         log.line(line)
     log.line(f"weights     {source}")
-    loader = data.eval_loader(val, args.image_size, args.batch_size, args.workers, dist)
+    backend = choose_backend(args.image_backend, "pil")
+    loader = data.eval_loader(
+        val, args.image_size, args.batch_size, args.workers, dist, precision.input_dtype, backend
+    )
     metrics = evaluate_with_progress(
         dist.wrap(model), loader, dist, precision, log, "Validation", args.print_freq
     )
@@ -243,11 +272,14 @@ def train(args: argparse.Namespace, dist, precision) -> None:
     import torch
 
     from utils import checkpoint, data
+    from utils.images import choose_backend
     from utils.log import RunLog
     from utils.schedule import step_schedule
     from utils.seed import choose_seed, seed_all
     from utils.training import BEST, Plan, Training, find_resume
 
+    train_backend = choose_backend(args.image_backend, "turbo")
+    val_backend = choose_backend(args.image_backend, "pil")
     train_images, val_images, num_classes = load_data(args)
     identity = describe_model(args, num_classes)
     folder = run_folder(args, identity)
@@ -281,16 +313,20 @@ def train(args: argparse.Namespace, dist, precision) -> None:
     log = RunLog(folder, quiet=not dist.is_main, first_epoch=training.epoch, settings=vars(args))
     sizes = (
         f"{len(train_images.paths)} training and {len(val_images.paths)} validation images "
-        f"in {len(val_images.classes)} classes, seed {seed}"
+        f"in {len(val_images.classes)} classes, seed {seed}, decoder {train_backend}"
     )
     for line in header(model, identity, dist.device, args.image_size, sizes, folder) + notes:
         log.line(line)
     if args.compile:
         model.compile()
+    feed = args.workers, dist, precision.input_dtype
+    report = log.warn if args.skip_bad_images else None
     train_loader = data.train_loader(
-        train_images, args.image_size, args.batch_size, seed, args.workers, dist
+        train_images, args.image_size, args.batch_size, seed, *feed, train_backend, report
     )
-    val_loader = data.eval_loader(val_images, args.image_size, args.batch_size, args.workers, dist)
+    val_loader = data.eval_loader(
+        val_images, args.image_size, args.batch_size, *feed, val_backend
+    )
     lr_at_step = step_schedule(
         args.epochs, args.lr, args.cos_lr, args.warmup_epochs, len(train_loader)
     )
