@@ -324,9 +324,7 @@ def train(args: argparse.Namespace, dist, precision) -> None:
     train_loader = data.train_loader(
         train_images, args.image_size, args.batch_size, seed, *feed, train_backend, report
     )
-    val_loader = data.eval_loader(
-        val_images, args.image_size, args.batch_size, *feed, val_backend
-    )
+    val_loader = data.eval_loader(val_images, args.image_size, args.batch_size, *feed, val_backend)
     lr_at_step = step_schedule(
         args.epochs, args.lr, args.cos_lr, args.warmup_epochs, len(train_loader)
     )

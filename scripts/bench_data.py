@@ -2,10 +2,10 @@
 
     python scripts/bench_data.py DATA [--resized COPY] [-j WORKERS] [--json FILE]
 
-DATA holds train/<class>/ or val/<class>/. Prints Markdown: images per second and core for the
-training and evaluation transforms, by the processor's time in one thread, and with all workers by
-the clock, in rounds that take turns; how far the decoders' pixels lie apart; and how much of a
-training step is spent waiting for images. COPY, which prepare_imagenet.py --shorter-side made,
+DATA holds train/<class>/ or val/<class>/. Prints Markdown: images per second of the workers'
+processor time, and of all workers by the clock, for the training and evaluation transforms, in
+rounds that take turns; how far the decoders' pixels lie apart; and how much of a training step is
+spent waiting for images. COPY, which prepare_imagenet.py --shorter-side made,
 holds the same images for further rows.
 """
 
@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import transforms
 
 from networks import create_model
-from utils.data import MEAN, STD, ImageDataset, collate, train_loader
+from utils.data import MEAN, STD, ImageDataset, collate, start_worker, train_loader
 from utils.distributed import Dist, choose_device, describe
 from utils.errors import UsageError
 from utils.images import eval_transform, train_transform
@@ -62,40 +62,51 @@ class Published(Dataset):
         return self.transform(image), int(self.listing.targets[key[1]])
 
 
+class TimedCollate:
+    """A batch, and by when the worker that made it had used how much processor time."""
+
+    def __init__(self, collate: Callable):
+        self.collate = collate
+
+    def __call__(self, samples: list) -> tuple:
+        batch = self.collate(samples)
+        return batch, os.getpid(), time.process_time()
+
+
 class Pipeline:
-    """One row of the table: a dataset and how its samples become a batch."""
+    """A row of the table: a dataset, and how its samples become a batch."""
 
     def __init__(self, name: str, listing: Listing, transform: str, backend: str | None):
         self.name, self.transform = name, transform
         if backend is None:
             self.dataset = Published(listing, transforms.Compose(PUBLISHED[transform]))
-            self.collate = default_collate
+            self.collate, self.start = default_collate, None
         else:
             self.dataset = ImageDataset(listing, OURS[transform](SIZE), backend=backend)
-            self.collate = collate
+            self.collate, self.start = collate, start_worker
         self.core_rates: list[float] = []
-        self.worker_rates: list[float] = []
+        self.rates: list[float] = []
 
-    def batches(self, epoch: int, batch_size: int) -> list[list[tuple[int, int]]]:
-        keys = [(epoch, index) for index in range(len(self.dataset))]
-        return [keys[first : first + batch_size] for first in range(0, len(keys), batch_size)]
-
-    def time_one_core(self, epoch: int, batch_size: int) -> None:
-        started = time.process_time()
-        for batch in self.batches(epoch, batch_size):
-            self.collate([self.dataset[key] for key in batch])
-        self.core_rates.append(len(self.dataset) / (time.process_time() - started))
-
-    def time_workers(self, epoch: int, batch_size: int, workers: int, passes: int) -> None:
-        batches = self.batches(epoch, batch_size) * passes
+    def measure(self, epoch: int, batch_size: int, workers: int, steps: int) -> None:
+        """One round: `steps` batches from each worker, after the first, which starts it."""
+        indices = np.arange((steps + 1) * workers * batch_size) % len(self.dataset)
+        batches = [[(epoch, int(i)) for i in batch] for batch in indices.reshape(-1, batch_size)]
         loader = DataLoader(
-            self.dataset, batch_sampler=batches, num_workers=workers, collate_fn=self.collate
+            self.dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=TimedCollate(self.collate),
+            worker_init_fn=self.start,
         )
-        for step, _ in enumerate(loader):
-            if step == 0:  # the workers have started
+        stamps: dict[int, list[float]] = {}
+        for step, (_, worker, processor_time) in enumerate(loader, 1):
+            stamps.setdefault(worker, []).append(processor_time)
+            if step == workers:
                 started = time.perf_counter()
         seconds = time.perf_counter() - started
-        self.worker_rates.append(sum(map(len, batches[1:])) / seconds)
+        images = steps * workers * batch_size
+        self.rates.append(images / seconds)
+        self.core_rates.append(images / sum(each[-1] - each[0] for each in stamps.values()))
 
     def row(self) -> dict:
         def spread(rates: list[float]) -> dict:
@@ -107,7 +118,7 @@ class Pipeline:
             "pipeline": self.name,
             "transform": self.transform,
             "images_per_s_and_core": spread(self.core_rates),
-            "images_per_s_all_workers": spread(self.worker_rates),
+            "images_per_s_all_workers": spread(self.rates),
         }
 
 
@@ -209,22 +220,20 @@ def measure(args: argparse.Namespace) -> dict:
         for where, images in sets.items()
         for name, backend in backends.items()
     ]
-    for round_number in range(args.rounds + 1):
+    for round_number in range(args.rounds):
         for pipeline in pipelines:
-            pipeline.time_one_core(round_number, args.batch_size)
-    for round_number in range(args.worker_rounds):
-        for pipeline in pipelines:
-            pipeline.time_workers(round_number, args.batch_size, args.workers, args.passes)
-    for pipeline in pipelines:
-        del pipeline.core_rates[0]  # it filled the caches
+            pipeline.measure(round_number, args.batch_size, args.workers, args.steps)
     return {
         "machine": machine(),
         "data": {name.strip(", ") or "images": describe_images(s) for name, s in sets.items()},
         "workers": args.workers,
+        "batch_size": args.batch_size,
         "rounds": args.rounds,
         "rows": [pipeline.row() for pipeline in pipelines],
         "pixel_difference_in_255ths": {name: pixel_difference(listing, name) for name in OURS},
-        "waiting": waiting_share(listing, args.arch, args.train_batch, args.workers, args.steps),
+        "waiting": waiting_share(
+            listing, args.arch, args.train_batch, args.workers, args.train_steps
+        ),
     }
 
 
@@ -265,14 +274,13 @@ def parse_args() -> argparse.Namespace:
     add("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
     add("--resized", metavar="COPY", help="the same images, written by prepare_imagenet.py")
     add("--images", type=int, default=500, help="how many images to use, at most")
-    add("-j", "--workers", type=int, default=os.cpu_count(), help="processes for the last column")
-    add("--batch-size", type=int, default=50, help="images per batch")
-    add("--rounds", type=int, default=7, help="rounds over all pipelines on one core")
-    add("--worker-rounds", type=int, default=3, help="rounds with all workers")
-    add("--passes", type=int, default=5, help="passes over the images in a round with all workers")
+    add("-j", "--workers", type=int, default=os.cpu_count(), help="processes that load images")
+    add("--batch-size", type=int, default=256, help="images per batch")
+    add("--rounds", type=int, default=5, help="rounds over all pipelines")
+    add("--steps", type=int, default=2, help="batches of each worker in a round")
     add("-a", "--arch", default="resnet18", help="network of the training steps")
     add("--train-batch", type=int, default=32, help="images per training step")
-    add("--steps", type=int, default=8, help="training steps")
+    add("--train-steps", type=int, default=8, help="training steps")
     add("--json", metavar="FILE", help="write the numbers here too")
     return parser.parse_args()
 

@@ -1,18 +1,19 @@
 """Image files as pixels: two decoders, and the transforms for training and evaluation.
 
-A decoder gives Pillow images, or uint8 tensors (3, height, width) in channels-last memory;
-torchvision's functions take both, and random numbers are drawn in the same order for both. So
-the decoders differ by pixels only, never by what is cut out of an image.
+What is cut out of an image is decided before it is decoded, from numbers that don't depend on the
+decoder; so the decoders differ by pixels only.
 """
 
 import io
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
+from torch.nn.functional import interpolate
+from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
 from .errors import UsageError
 
@@ -21,8 +22,14 @@ try:
 except ImportError:
     simplejpeg = None
 
-BACKENDS = ("turbo", "pil")
-Pixels = Image.Image | torch.Tensor
+
+class Crop(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 class PillowImage:
@@ -37,12 +44,15 @@ class PillowImage:
             raise UnidentifiedImageError("no image" if data else "empty file") from None
         self.width, self.height = self.image.size
 
-    def crop(self, top: int, left: int, height: int, width: int) -> Image.Image:
-        return self.image.crop((left, top, left + width, top + height))
+    def resized(self, crop: Crop, height: int, width: int) -> torch.Tensor:
+        """`crop`, resized to uint8 (3, height, width) in channels-last memory."""
+        right, bottom = crop.left + crop.width, crop.top + crop.height
+        cropped = self.image.crop((crop.left, crop.top, right, bottom))
+        return pil_to_tensor(cropped.resize((width, height), Image.Resampling.BILINEAR))
 
 
 class TurboImage:
-    """A JPEG with the usual three components, decoded by libjpeg-turbo when it is cropped.
+    """A JPEG with the usual three components, decoded by libjpeg-turbo when its pixels are asked.
 
     Raises ValueError for every other file, and for one that does not end as a JPEG does; Pillow
     knows what to do with those.
@@ -57,15 +67,18 @@ class TurboImage:
         if colours != "YCbCr" or not data.endswith(b"\xff\xd9"):
             raise ValueError("not a plain JPEG")
 
-    def crop(self, top: int, left: int, height: int, width: int) -> Pixels:
-        data = cut_below(self.data, top + height + self.MARGIN)
+    def resized(self, crop: Crop, height: int, width: int) -> torch.Tensor:
+        """As `PillowImage.resized`, with PyTorch's filter, which is Pillow's in whole numbers."""
+        bottom, right = crop.top + crop.height, crop.left + crop.width
+        data = cut_below(self.data, bottom + self.MARGIN)
         try:
             # like Pillow, go on where libjpeg only warns
             pixels = simplejpeg.decode_jpeg(data, "RGB", strict=False)
         except ValueError:
-            return PillowImage(self.data).crop(top, left, height, width)
-        pixels = np.ascontiguousarray(pixels[top : top + height, left : left + width])
-        return torch.from_numpy(pixels).permute(2, 0, 1)
+            return PillowImage(self.data).resized(crop, height, width)
+        cropped = np.ascontiguousarray(pixels[None, crop.top : bottom, crop.left : right])
+        batch = torch.from_numpy(cropped).permute(0, 3, 1, 2)
+        return interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
 
 
 def cut_below(data: bytes, rows: int) -> bytes | bytearray:
@@ -125,27 +138,42 @@ def reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def to_tensor(pixels: Pixels) -> torch.Tensor:
-    return F.pil_to_tensor(pixels) if isinstance(pixels, Image.Image) else pixels
+def random_crop(height: int, width: int) -> Crop:
+    """8 to 100 % of the area, 3/4 to 4/3 as wide as high, anywhere; distributed as torchvision's
+    RandomResizedCrop does it: ten tries, then the largest part in the middle.
+
+    One call of torch's generator draws for all: it is the time of small calls that counts here.
+    """
+    draws = iter(torch.rand(22, dtype=torch.float64).tolist())
+    for _ in range(10):
+        area = height * width * (0.08 + 0.92 * next(draws))
+        ratio = (3 / 4) ** (1 - 2 * next(draws))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(next(draws) * (height - h + 1)), int(next(draws) * (width - w + 1))
+            return Crop(top, left, h, w)
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    return Crop((height - h) // 2, (width - w) // 2, h, w)
 
 
 def train_transform(size: int) -> Callable[[PillowImage | TurboImage], torch.Tensor]:
-    """Image -> uint8 (3, size, size): random crop of 8 to 100 % of the area, random flip."""
-    random_crop, random_flip = v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()
+    """Image -> uint8 (3, size, size): random crop, random flip."""
 
     def transform(image: PillowImage | TurboImage) -> torch.Tensor:
-        whole = torch.empty(1, image.height, image.width, device="meta")
-        crop = image.crop(**random_crop.make_params([whole]))
-        return to_tensor(random_flip(F.resize(crop, [size, size])))
+        pixels = image.resized(random_crop(image.height, image.width), size, size)
+        return pixels.flip(2) if torch.rand(()) < 0.5 else pixels
 
     return transform
 
 
 def eval_transform(size: int) -> Callable[[PillowImage | TurboImage], torch.Tensor]:
     """Image -> uint8 (3, size, size): shorter side to 256/224 of the size, centre crop."""
+    shorter = size * 256 // 224
 
     def transform(image: PillowImage | TurboImage) -> torch.Tensor:
-        whole = image.crop(0, 0, image.height, image.width)
-        return to_tensor(F.center_crop(F.resize(whole, [size * 256 // 224]), [size]))
+        least = min(image.height, image.width)
+        height, width = (shorter * side // least for side in (image.height, image.width))
+        whole = Crop(0, 0, image.height, image.width)
+        return center_crop(image.resized(whole, height, width), [size])
 
     return transform

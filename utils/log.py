@@ -19,7 +19,8 @@ class RunLog:
     """Console lines, and their copies in `folder`; None for the console only.
 
     quiet: only warnings, as from every process but the main one. first_epoch: where the run goes
-    on; metrics from there on are taken back, they will come again. settings: what args.json holds. Raises UsageError where the folder can't be written.
+    on; metrics from there on are taken back, they will come again. settings: what args.json
+    holds. Raises UsageError where the folder can't be written.
     """
 
     def __init__(
