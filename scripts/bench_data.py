@@ -37,6 +37,7 @@ from utils.distributed import Dist, choose_device, describe
 from utils.errors import UsageError
 from utils.images import eval_transform, train_transform
 from utils.listing import Listing, list_images
+from utils.parallel import positive
 
 SIZE = 224
 OURS = {"train": train_transform, "val": eval_transform}
@@ -193,7 +194,7 @@ def machine() -> dict:
 def listed(root: str, most: int) -> Listing:
     """At most `most` images of train/, or of val/ where that is all there is, spread evenly."""
     listing = list_images(root, "train" if os.path.isdir(os.path.join(root, "train")) else "val")
-    chosen = np.linspace(0, len(listing.paths) - 1, min(most, len(listing.paths)), dtype=int)
+    chosen = np.linspace(0, len(listing.paths) - 1, min(most, len(listing.paths)), dtype=positive)
     paths = [listing.paths[index] for index in chosen]
     return listing._replace(paths=paths, targets=listing.targets[chosen])
 
@@ -266,27 +267,27 @@ def markdown(result: dict) -> str:
     return "\n".join(lines)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
     add("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
     add("--resized", metavar="COPY", help="the same images, written by prepare_imagenet.py")
-    add("--images", type=int, default=500, help="how many images to use, at most")
-    add("-j", "--workers", type=int, default=os.cpu_count(), help="processes that load images")
-    add("--batch-size", type=int, default=256, help="images per batch")
-    add("--rounds", type=int, default=5, help="rounds over all pipelines")
-    add("--steps", type=int, default=2, help="batches of each worker in a round")
+    add("--images", type=positive, default=500, help="how many images to use, at most")
+    add("-j", "--workers", type=positive, default=os.cpu_count(), help="processes that load images")
+    add("--batch-size", type=positive, default=256, help="images per batch")
+    add("--rounds", type=positive, default=5, help="rounds over all pipelines")
+    add("--steps", type=positive, default=2, help="batches of each worker in a round")
     add("-a", "--arch", default="resnet18", help="network of the training steps")
-    add("--train-batch", type=int, default=32, help="images per training step")
-    add("--train-steps", type=int, default=8, help="training steps")
+    add("--train-batch", type=positive, default=32, help="images per training step")
+    add("--train-steps", type=positive, default=8, help="training steps")
     add("--json", metavar="FILE", help="write the numbers here too")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     torch.set_num_threads(1)
     try:
         result = measure(args)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.errors import UsageError
-from utils.images import open_image, reason
+from utils.errors import UsageError, reason
+from utils.images import open_image
 from utils.listing import list_images
-from utils.parallel import chunks, run_parallel
+from utils.parallel import chunks, positive, run_parallel
 
 
 def unreadable(paths: list[str]) -> list[str]:
@@ -41,11 +41,11 @@ def check(root: str, workers: int) -> int:
     return 1 if lines else 0
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
-    parser.add_argument("-j", "--workers", type=int, default=os.cpu_count(), help="processes")
-    args = parser.parse_args()
+    parser.add_argument("-j", "--workers", type=positive, default=os.cpu_count(), help="processes")
+    args = parser.parse_args(argv)
     try:
         return check(args.data, args.workers)
     except UsageError as error:

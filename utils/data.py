@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from .distributed import Dist
-from .errors import UsageError
-from .images import eval_transform, open_image, reason, train_transform
+from .errors import UsageError, reason
+from .images import eval_transform, open_image, train_transform
 from .listing import Listing
 from .seed import mix_seed
 from .signals import leave_to_parent

@@ -123,11 +123,11 @@ def _ground_truth(path: str) -> tuple[list[str], bytes | None]:
     if path.endswith(".tar.gz"):
         with tarfile.open(path) as tar:
             truth = tar.extractfile(f"{DEVKIT}/data/{GROUND_TRUTH}").read().decode()
-            return truth.split("\n"), tar.extractfile(f"{DEVKIT}/data/meta.mat").read()
+            return truth.splitlines(), tar.extractfile(f"{DEVKIT}/data/meta.mat").read()
     if os.path.isdir(path):
         path = os.path.join(path, "data", GROUND_TRUTH)
     with open(path) as file:
-        lines = file.read().split("\n")
+        lines = file.read().splitlines()
     meta = os.path.join(os.path.dirname(path), "meta.mat")
     if not os.path.exists(meta):
         return lines, None
