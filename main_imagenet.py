@@ -10,126 +10,7 @@ DATA holds train/<class>/ and val/<class>/.
 import argparse
 import sys
 
-from utils.cli import Parser, number
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line; imports nothing heavy, so that --help answers at once."""
-    parser = Parser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument_group("data").add_argument
-    add("data", metavar="DATA", help="folder with train/<class>/ and val/<class>/")
-    add("-j", "--workers", type=number(int, 0), default=4, help="processes that load images")
-    add(
-        "-b",
-        "--batch-size",
-        "--batch_size",
-        type=number(int, 1),
-        default=256,
-        help="images per step, in total over the GPUs of this machine",
-    )
-    add("--image-size", "--image_size", type=number(int, 32), default=224, help="pixels a side")
-
-    add = parser.add_argument_group("model").add_argument
-    add("-a", "--arch", default="resnet18", help="network; a wrong name lists all")
-    add(
-        "--attention-type",
-        "--attention_type",
-        default="none",
-        help="attention module, such as simam or se; a wrong name lists all",
-    )
-    add(
-        "--attention-param",
-        "--attention_param",
-        type=float,
-        help="the module's setting: lambda for simam (the paper: 0.1), reduction for se; "
-        "the module's own default where not given",
-    )
-    add(
-        "--num-classes",
-        "--num_classes",
-        type=number(int, 1),
-        help="size of the classifier; the number of class folders where not given",
-    )
-    add(
-        "--weights",
-        metavar="FILE",
-        help="start from these weights; a classifier of another size is made new",
-    )
-    add(
-        "--resume",
-        metavar="FILE",
-        help="go on from this checkpoint; auto: from the run folder's, if any",
-    )
-
-    add = parser.add_argument_group("optimisation").add_argument
-    add("--lr", "--learning-rate", type=number(float, 0), default=0.1, help="initial learning rate")
-    add("--momentum", type=number(float, 0), default=0.9, help="of SGD")
-    add("--wd", "--weight-decay", type=number(float, 0), default=1e-4, help="weight decay")
-
-    add = parser.add_argument_group("schedule").add_argument
-    add("--epochs", type=number(int, 1), default=90, help="epochs in total")
-    add(
-        "--cos-lr",
-        "--cos_lr",
-        action="store_true",
-        help="cosine from the first epoch on, instead of a tenth every 30 epochs",
-    )
-    add("--warmup-epochs", type=number(int, 0), default=0, help="epochs of linear warm-up")
-
-    add = parser.add_argument_group("runtime").add_argument
-    add(
-        "--gpu",
-        help="GPU numbers, such as 0,1,2,3; -1: the CPU (=-1,-1: in two processes); "
-        "GPU 0, or else the CPU, where not given",
-    )
-    add(
-        "--parallel",
-        choices=("ddp", "dp"),
-        default="ddp",
-        help="several GPUs: a process each (ddp), or one process for all (dp), as the paper",
-    )
-    add("--sync-bn", action="store_true", help="batch norm over all GPUs, not each its own")
-    add("--amp", choices=("none", "bf16", "fp16"), default="none", help="mixed precision")
-    add("--compile", action="store_true", help="compile the network with torch.compile")
-    add("--seed", type=number(int, 0), help="make the run reproducible")
-    add(
-        "-p",
-        "--print-freq",
-        "--print_freq",
-        type=number(int, 1),
-        default=10,
-        help="steps between lines",
-    )
-
-    add = parser.add_argument_group("runtime, as published (or torchrun)").add_argument
-    mpd = ("--multiprocessing-distributed", "--multiprocessing_distributed")
-    add(*mpd, action="store_true", help="a process for each GPU in --gpu, or for all there are")
-    add("--world-size", "--world_size", type=int, help="number of machines")
-    add("--rank", type=int, help="number of this machine, from 0")
-    add("--dist-url", "--dist_url", help="tcp://HOST:PORT of machine 0")
-    add("--dist-backend", "--dist_backend", choices=("nccl", "gloo"), help="the device's own")
-
-    add = parser.add_argument_group("output").add_argument
-    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folder is made")
-    add(
-        "--save-every-minutes",
-        "--save_every_minutes",
-        type=number(float, 0, exclusive=True),
-        metavar="M",
-        help="save within epochs too, for machines that die without a warning",
-    )
-    add("-e", "--evaluate", action="store_true", help="evaluate on val/ and write nothing")
-    add(
-        "--save-weights",
-        "--save_weights",
-        metavar="FILE",
-        help="write the bare weights of --resume or --weights, on the CPU, and exit",
-    )
-    return parser.parse_args(argv)
+from utils.options import parse_args
 
 
 def describe_model(args: argparse.Namespace, num_classes: int) -> dict:
@@ -171,6 +52,8 @@ def run_folder(args: argparse.Namespace, identity: dict) -> str:
         name += f"-param{identity['attention_param']:g}"
     if args.seed is not None:
         name += f"-seed{args.seed}"
+    if args.synthetic:
+        name += "-synthetic"
     return os.path.join(args.ckpt, name)
 
 
@@ -194,13 +77,18 @@ def header(model, identity: dict, dist, image_size: int, data: str, folder: str)
 
 def load_data(args: argparse.Namespace):
     """The listings of train/ (None with -e) and val/, and the size of the classifier."""
-    from utils.data import check_same_classes, list_images
     from utils.errors import UsageError
+    from utils.listing import check_same_classes, list_images, synthetic_listing
 
-    val = list_images(args.data, "val")
+    def listed(split: str):
+        if args.data is None:
+            return synthetic_listing(split, args.num_classes or 1000)
+        return list_images(args.data, split)._replace(synthetic=args.synthetic)
+
+    val = listed("val")
     train = None
     if not args.evaluate:
-        train = list_images(args.data, "train")
+        train = listed("train")
         check_same_classes(train, val)
     num_classes = args.num_classes or len(val.classes)
     if num_classes < len(val.classes):
@@ -237,6 +125,7 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
     from utils import checkpoint, data
     from utils.errors import UsageError
     from utils.files import read_file
+    from utils.images import choose_backend
     from utils.log import RunLog
     from utils.training import LATEST, accuracy_line, evaluate_with_progress
 
@@ -259,7 +148,10 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
         log.line(line)
     log.line(f"weights     {source}")
     batch_size, workers = dist.batch_size(args.batch_size), dist.workers(args.workers)
-    loader = data.eval_loader(val, args.image_size, batch_size, workers, dist)
+    backend = choose_backend(args.image_backend, "pil")
+    loader = data.eval_loader(
+        val, args.image_size, batch_size, workers, dist, precision.input_dtype, backend
+    )
     metrics = evaluate_with_progress(
         dist.wrap(model), loader, dist, precision, log, "Validation", args.print_freq
     )
@@ -271,11 +163,14 @@ def train(args: argparse.Namespace, dist, precision) -> None:
     import torch
 
     from utils import checkpoint, data
+    from utils.images import choose_backend
     from utils.log import RunLog
     from utils.schedule import step_schedule
     from utils.seed import choose_seed, seed_all
     from utils.training import BEST, Plan, Training, read_resume
 
+    train_backend = choose_backend(args.image_backend, "turbo")
+    val_backend = choose_backend(args.image_backend, "pil")
     train_images, val_images, num_classes = load_data(args)
     identity = describe_model(args, num_classes)
     folder = run_folder(args, identity)
@@ -299,6 +194,7 @@ def train(args: argparse.Namespace, dist, precision) -> None:
         "images": len(train_images.paths),
         "seed": seed,
         "batch_size": batch_size,
+        "decoder": train_backend,
     }
     dist.check_same(identity | settings)
     training = Training(model, optimizer, precision, dist, folder, identity | settings)
@@ -309,14 +205,18 @@ def train(args: argparse.Namespace, dist, precision) -> None:
     log = RunLog(folder, quiet=not dist.is_main, first_epoch=training.epoch, settings=vars(args))
     sizes = (
         f"{len(train_images.paths)} training and {len(val_images.paths)} validation images "
-        f"in {len(val_images.classes)} classes, seed {seed}"
+        f"in {len(val_images.classes)} classes, seed {seed}, decoder {train_backend}"
     )
     for line in header(model, identity, dist, args.image_size, sizes, folder) + notes:
         log.line(line)
     if args.compile:
         model.compile()
-    train_loader = data.train_loader(train_images, args.image_size, batch_size, seed, workers, dist)
-    val_loader = data.eval_loader(val_images, args.image_size, batch_size, workers, dist)
+    feed = workers, dist, precision.input_dtype
+    report = log.warn if args.skip_bad_images else None
+    train_loader = data.train_loader(
+        train_images, args.image_size, batch_size, seed, *feed, train_backend, report
+    )
+    val_loader = data.eval_loader(val_images, args.image_size, batch_size, *feed, val_backend)
     lr_at_step = step_schedule(
         args.epochs, args.lr, args.cos_lr, args.warmup_epochs, len(train_loader)
     )

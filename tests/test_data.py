@@ -15,12 +15,10 @@ from utils.data import (
     EvalBatches,
     ImageDataset,
     TrainBatches,
-    check_same_classes,
-    eval_transform,
-    list_images,
-    train_transform,
 )
 from utils.errors import UsageError
+from utils.images import eval_transform, train_transform
+from utils.listing import check_same_classes, list_images
 
 CPU = torch.device("cpu")
 

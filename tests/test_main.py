@@ -10,6 +10,7 @@ import torch
 
 import main_imagenet
 from networks import create_model
+from utils.cli import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,9 +27,7 @@ OPTIONS = """
 
 def build_parser(monkeypatch):
     kept = []
-    monkeypatch.setattr(
-        main_imagenet.Parser, "parse_args", lambda parser, argv: kept.append(parser)
-    )
+    monkeypatch.setattr(Parser, "parse_args", lambda parser, argv: kept.append(parser))
     main_imagenet.parse_args([])
     return kept[0]
 

@@ -1,18 +1,16 @@
 """Images in class folders, as reproducible batches on the device."""
 
-import os
+import gc
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
-from torchvision.transforms import v2
 
 from .distributed import Dist
-from .errors import UsageError
+from .errors import UsageError, reason
+from .images import eval_transform, open_image, train_transform
+from .listing import Listing
 from .seed import mix_seed
 from .signals import leave_to_parent
 
@@ -22,59 +20,6 @@ STD = (0.229, 0.224, 0.225)
 Key = tuple[int, int]  # (epoch, index): all that a sample depends on besides the seed
 
 
-class Listing(NamedTuple):
-    """The images of one split. classes: sorted folder names; targets index them."""
-
-    classes: list[str]
-    paths: list[str]
-    targets: list[int]
-
-
-def list_images(root: str, split: str) -> Listing:
-    """The images under `root`/`split`/<class>, in torchvision's ImageFolder order.
-
-    Raises UsageError for a missing folder, no class folders, and a class without an image.
-    """
-    if not os.path.isdir(root):
-        raise UsageError(f"data folder {root} does not exist")
-    folder = os.path.join(root, split)
-    if not os.path.isdir(folder):
-        raise UsageError(
-            f"{root} has no folder {split}/; it must hold train/<class>/ and val/<class>/"
-        )
-    try:
-        classes, class_to_index = find_classes(folder)
-    except FileNotFoundError:
-        raise UsageError(f"{folder} has no class folders") from None
-    samples = make_dataset(folder, class_to_index, IMG_EXTENSIONS, allow_empty=True)
-    paths, targets = [path for path, _ in samples], [target for _, target in samples]
-    for index in np.flatnonzero(np.bincount(targets, minlength=len(classes)) == 0)[:1]:
-        empty = os.path.join(folder, classes[index])
-        raise UsageError(f"class folder {empty} holds no image ({' '.join(IMG_EXTENSIONS)})")
-    return Listing(classes, paths, targets)
-
-
-def check_same_classes(train: Listing, val: Listing) -> None:
-    """Raise UsageError unless both splits have the same class folders."""
-    different = sorted(set(train.classes) ^ set(val.classes))
-    if different:
-        raise UsageError(
-            f"train/ has {len(train.classes)} classes, val/ has {len(val.classes)}; "
-            f"in one of them only: {', '.join(different[:5])}"
-            + (f" and {len(different) - 5} more" if len(different) > 5 else "")
-        )
-
-
-def train_transform(size: int) -> Callable:
-    """PIL image -> uint8 (3, size, size): random crop of 8 to 100 % of the area, random flip."""
-    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
-
-
-def eval_transform(size: int) -> Callable:
-    """PIL image -> uint8 (3, size, size): shorter side to 256/224 of the size, centre crop."""
-    return v2.Compose([v2.Resize(size * 256 // 224), v2.CenterCrop(size), v2.PILToTensor()])
-
-
 class BadImage(NamedTuple):
     """Stands for a sample that can't be decoded, on its way from a worker to `DeviceLoader`."""
 
@@ -82,32 +27,49 @@ class BadImage(NamedTuple):
     reason: str
 
 
+Sample = tuple[torch.Tensor, int, list[BadImage]]
+
+
 class ImageDataset(Dataset):
-    """Samples by (epoch, index): uint8 image (3, H, W) and class index, or `BadImage`.
+    """Samples by (epoch, index): uint8 image (3, H, W), class index, `BadImage`s passed over.
 
     Random transforms draw from (seed, epoch, index) alone, so a sample does not depend on the
-    worker that makes it, nor on the samples before it.
+    worker that makes it, nor on the samples before it. backend: see utils/images.py. skip_bad:
+    what can't be decoded is replaced by the next image; else it is a `BadImage` itself.
     """
 
-    def __init__(self, listing: Listing, transform: Callable, seed: int = 0):
-        self.listing = listing
-        self.transform = transform
-        self.seed = seed
+    def __init__(
+        self,
+        listing: Listing,
+        transform: Callable,
+        seed: int = 0,
+        backend: str = "pil",
+        skip_bad: bool = False,
+    ):
+        self.listing, self.transform, self.seed = listing, transform, seed
+        self.backend, self.skip_bad = backend, skip_bad
 
     def __len__(self) -> int:
         return len(self.listing.paths)
 
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int] | BadImage:
+    def __getitem__(self, key: Key) -> Sample | BadImage:
         epoch, index = key
-        path = self.listing.paths[index]
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except Exception as error:  # a damaged file makes Pillow raise almost anything
-            return BadImage(path, f"{type(error).__name__}: {error}")
+        passed_over = []
+        for candidate in range(index, index + (len(self) if self.skip_bad else 1)):
+            candidate %= len(self)
+            path = self.listing.paths[candidate]
+            try:
+                image = self._load(path, mix_seed(self.seed, epoch, candidate))
+            except Exception as error:  # a damaged file makes Pillow raise almost anything
+                passed_over.append(BadImage(path, reason(error)))
+            else:
+                return image, int(self.listing.targets[candidate]), passed_over
+        return passed_over[0]
+
+    def _load(self, path: str, seed: int) -> torch.Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(mix_seed(self.seed, epoch, index))
-            return self.transform(image), self.listing.targets[index]
+            torch.default_generator.manual_seed(seed)
+            return self.transform(open_image(path, self.backend))
 
 
 class TrainBatches(Sampler):
@@ -137,10 +99,10 @@ class TrainBatches(Sampler):
 
     def __iter__(self) -> Iterator[list[Key]]:
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
-        order = torch.randperm(self.num_images, generator=generator).tolist()[: self.used]
+        order = torch.randperm(self.num_images, generator=generator)[: self.used]
         for first in range(self.first_step * self.batch_size, self.used, self.batch_size):
             batch = order[first : first + self.batch_size][self.rank :: self.world]
-            yield [(self.epoch, index) for index in batch]
+            yield [(self.epoch, index) for index in batch.tolist()]
 
 
 class EvalBatches(Sampler):
@@ -166,20 +128,56 @@ class EvalBatches(Sampler):
             yield [(0, index) for index in self.indices[first : first + self.batch_size]]
 
 
-def collate(samples: list) -> list[torch.Tensor] | BadImage:
-    bad = next((sample for sample in samples if isinstance(sample, BadImage)), None)
-    return bad or default_collate(samples)
+def collate(samples: list[Sample | BadImage]) -> tuple | BadImage:
+    """uint8 images (N, 3, H, W) in channels-last memory, targets (N,), all `BadImage`s."""
+    for sample in samples:
+        if isinstance(sample, BadImage):
+            return sample
+    rows = [(image.permute(1, 2, 0), target) for image, target, _ in samples]
+    images, targets = default_collate(rows)
+    passed_over = [bad for *_, each in samples for bad in each]
+    return images.permute(0, 3, 1, 2), targets, passed_over
+
+
+def start_worker(worker: int) -> None:
+    """Leave signals to the parent, and out of garbage collection what was made before the fork:
+    looking at it takes time, and memory, since each look copies a page of the parent's."""
+    leave_to_parent(worker)
+    gc.freeze()
+
+
+class Normalise:
+    """uint8 images -> `dtype` on `device`: less ImageNet's mean, by its standard deviation."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype):
+        self.dtype = dtype
+        self.mean = 255 * torch.tensor(MEAN, device=device)[:, None, None]
+        self.std = 255 * torch.tensor(STD, device=device)[:, None, None]
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - self.mean).div_(self.std).to(self.dtype)
 
 
 class DeviceLoader:
-    """Normalised float32 images (N, 3, H, W) and targets (N,) on `device`, batch by batch.
+    """Normalised images (N, 3, H, W), channels last, and targets (N,) on `device`.
 
-    batches: `TrainBatches` or `EvalBatches`. Raises UsageError at an image that can't be decoded.
+    batches: `TrainBatches` or `EvalBatches`. dtype: of the images; what the network computes in.
+    report: called with one line for every image that was passed over, the first time; see
+    `ImageDataset`. Raises UsageError at an image that can't be decoded.
     """
 
-    def __init__(self, dataset: Dataset, batches: Sampler, workers: int, device: torch.device):
-        self.batches = batches
-        self.device = device
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        batches: Sampler,
+        workers: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        report: Callable[[str], None] | None = None,
+    ):
+        self.batches, self.device, self.report = batches, device, report
+        self.normalise = Normalise(device, dtype)
+        self.passed_over: set[str] = set()
         self.loader = DataLoader(
             dataset,
             batch_sampler=batches,
@@ -187,37 +185,111 @@ class DeviceLoader:
             collate_fn=collate,
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
-            worker_init_fn=leave_to_parent,
+            worker_init_fn=start_worker,
             # workers get their base seed from it; the global one belongs to the training
             generator=torch.Generator(),
         )
-        self.mean = 255 * torch.tensor(MEAN, device=device)[:, None, None]
-        self.std = 255 * torch.tensor(STD, device=device)[:, None, None]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        copies = self._copied_ahead() if self.device.type == "cuda" else self._decoded()
+        for images, targets in copies:
+            yield self.normalise(images), targets
+
+    def _decoded(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for batch in self.loader:
             if isinstance(batch, BadImage):
-                raise UsageError(f"can't decode image {batch.path} ({batch.reason})")
-            images, targets = (tensor.to(self.device, non_blocking=True) for tensor in batch)
-            yield images.float().sub_(self.mean).div_(self.std), targets
+                raise UsageError(
+                    f"can't decode image {batch.path} ({batch.reason}); --skip-bad-images trains "
+                    "without, scripts/check_images.py lists all that are damaged"
+                )
+            images, targets, passed_over = batch
+            for path, why in passed_over:
+                if path not in self.passed_over:
+                    self.passed_over.add(path)
+                    self.report(f"skipped image {path} ({why}); {len(self.passed_over)} so far")
+            yield images, targets
+
+    def _copied_ahead(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches on the GPU; while one is in use, a stream of its own copies the next."""
+        stream = torch.cuda.Stream(self.device)
+        waiting = None
+        for batch in self._decoded():
+            with torch.cuda.stream(stream):
+                copy = tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
+            if waiting:
+                yield self._handed_over(*waiting)
+            waiting = copy, stream.record_event()
+        if waiting:
+            yield self._handed_over(*waiting)
+
+    def _handed_over(self, copy: tuple, copied: torch.cuda.Event) -> tuple:
+        """`copy` for the current stream, which its memory must outlive."""
+        current = torch.cuda.current_stream(self.device)
+        current.wait_event(copied)
+        for tensor in copy:
+            tensor.record_stream(current)
+        return copy
+
+
+class SyntheticLoader:
+    """Like `DeviceLoader`, with random images and targets that are made once, on the device."""
+
+    def __init__(
+        self, batches: Sampler, size: int, classes: int, device: torch.device, dtype: torch.dtype
+    ):
+        self.batches = batches
+        self.normalise = Normalise(device, dtype)
+        shape = batches.batch_size, size, size, 3
+        images = torch.randint(256, shape, dtype=torch.uint8, device=device)
+        self.images = images.permute(0, 3, 1, 2)
+        self.targets = torch.randint(classes, shape[:1], device=device)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for keys in self.batches:
+            yield self.normalise(self.images[: len(keys)]), self.targets[: len(keys)]
 
 
 def train_loader(
-    listing: Listing, size: int, batch_size: int, seed: int, workers: int, dist: Dist
-) -> DeviceLoader:
-    """Training batches of `batch_size` images over all processes, `workers` on this one."""
-    dataset = ImageDataset(listing, train_transform(size), seed)
-    batches = TrainBatches(len(dataset), batch_size, seed, dist.rank, dist.world)
-    return DeviceLoader(dataset, batches, workers, dist.device)
+    listing: Listing,
+    size: int,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    dist: Dist,
+    dtype: torch.dtype = torch.float32,
+    backend: str = "pil",
+    report: Callable[[str], None] | None = None,
+) -> DeviceLoader | SyntheticLoader:
+    """Training batches of `batch_size` images over all processes, `workers` on this one.
+
+    report: see `DeviceLoader`; None stops at an image that can't be decoded.
+    """
+    batches = TrainBatches(len(listing.paths), batch_size, seed, dist.rank, dist.world)
+    if listing.synthetic:
+        return SyntheticLoader(batches, size, len(listing.classes), dist.device, dtype)
+    dataset = ImageDataset(listing, train_transform(size), seed, backend, report is not None)
+    return DeviceLoader(dataset, batches, workers, dist.device, dtype, report)
 
 
 def eval_loader(
-    listing: Listing, size: int, batch_size: int, workers: int, dist: Dist
-) -> DeviceLoader:
+    listing: Listing,
+    size: int,
+    batch_size: int,
+    workers: int,
+    dist: Dist,
+    dtype: torch.dtype = torch.float32,
+    backend: str = "pil",
+) -> DeviceLoader | SyntheticLoader:
     """This process's share of the validation images, `batch_size` at once over all processes."""
-    dataset = ImageDataset(listing, eval_transform(size))
-    batches = EvalBatches(len(dataset), max(batch_size // dist.world, 1), dist.rank, dist.world)
-    return DeviceLoader(dataset, batches, workers, dist.device)
+    share = max(batch_size // dist.world, 1)
+    batches = EvalBatches(len(listing.paths), share, dist.rank, dist.world)
+    if listing.synthetic:
+        return SyntheticLoader(batches, size, len(listing.classes), dist.device, dtype)
+    dataset = ImageDataset(listing, eval_transform(size), backend=backend)
+    return DeviceLoader(dataset, batches, workers, dist.device, dtype)

@@ -21,6 +21,10 @@ class Precision(NamedTuple):
     device_type: str
     dtype: torch.dtype | None = None
 
+    @property
+    def input_dtype(self) -> torch.dtype:
+        return self.dtype or torch.float32
+
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)
 

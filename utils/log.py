@@ -18,9 +18,9 @@ from .errors import UsageError
 class RunLog:
     """Console lines, and their copies in `folder`; None for the console only.
 
-    quiet: say and write nothing at all, as every process but the main one. first_epoch: where
-    the run goes on; metrics from there on are taken back, they will come again. settings: what
-    args.json holds. Raises UsageError where the folder can't be written.
+    quiet: only warnings, as from every process but the main one. first_epoch: where the run goes
+    on; metrics from there on are taken back, they will come again. settings: what args.json
+    holds. Raises UsageError where the folder can't be written.
     """
 
     def __init__(
@@ -30,11 +30,10 @@ class RunLog:
         first_epoch: int = 0,
         settings: Mapping[str, Any] | None = None,
     ):
-        self.quiet = quiet
-        self.folder = None if quiet else folder
+        self.quiet, self.folder = quiet, folder
         self.failed: set[str] = set()
         self.tensorboard = None
-        if self.folder:
+        if folder and not quiet:
             try:
                 self._open(first_epoch, settings or {})
             except OSError as error:
@@ -58,19 +57,22 @@ class RunLog:
 
     def line(self, text: str, console: bool = True) -> None:
         """One line on the console (above a progress bar) and in log.txt."""
-        if console and not self.quiet:
+        if self.quiet:
+            return
+        if console:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
         self._append("log.txt", text)
 
     def warn(self, text: str) -> None:
         """One line on standard error and in log.txt."""
-        if not self.quiet:
-            tqdm.write(f"warning: {text}", file=sys.stderr)
+        tqdm.write(f"warning: {text}", file=sys.stderr)
         self._append("log.txt", f"warning: {text}")
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """One epoch's numbers, with their "epoch": a line in metrics.jsonl, TensorBoard scalars."""
+        if self.quiet:
+            return
         self._append("metrics.jsonl", json.dumps(values))
         if self.tensorboard:
             try:

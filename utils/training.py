@@ -84,7 +84,7 @@ class Training:
         if content["classes"] != self.identity["classes"]:
             raise CheckpointError(f"checkpoint {path} was trained on other class folders")
         if content["step"]:
-            for name in ("seed", "batch_size", "images"):
+            for name in ("seed", "batch_size", "images", "decoder"):
                 if content[name] != self.identity[name]:
                     raise CheckpointError(
                         f"checkpoint {path} stands within epoch {content['epoch']} with {name} "

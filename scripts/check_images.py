@@ -1,0 +1,57 @@
+"""Decode every image of a data set and list those that can't be read.
+
+    python scripts/check_images.py DATA [-j WORKERS]
+
+DATA holds train/<class>/ or val/<class>/ or both. Prints a line for each unreadable file, its
+path and the reason; exit code 1 if there is any.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.errors import UsageError, reason
+from utils.images import open_image
+from utils.listing import list_images
+from utils.parallel import chunks, positive, run_parallel
+
+
+def unreadable(paths: list[str]) -> list[str]:
+    """A line for each of `paths` that Pillow can't decode."""
+    found = []
+    for path in paths:
+        try:
+            open_image(path, "pil")
+        except Exception as error:  # a damaged file makes Pillow raise almost anything
+            found.append(f"{path}: {reason(error)}")
+    return found
+
+
+def check(root: str, workers: int) -> int:
+    splits = [split for split in ("train", "val") if os.path.isdir(os.path.join(root, split))]
+    paths = [path for split in splits or ["train"] for path in list_images(root, split).paths]
+    results = run_parallel(unreadable, chunks(paths, 64), workers, "Images")
+    lines = sorted(line for lines in results for line in lines)
+    for line in lines:
+        print(line)
+    print(f"{len(lines)} of {len(paths)} images are unreadable", file=sys.stderr)
+    return 1 if lines else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
+    parser.add_argument("-j", "--workers", type=positive, default=os.cpu_count(), help="processes")
+    args = parser.parse_args(argv)
+    try:
+        return check(args.data, args.workers)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Image files as pixels: two decoders, and the transforms for training and evaluation.
+
+What is cut out of an image is decided before it is decoded, from numbers that don't depend on the
+decoder; so the decoders differ by pixels only.
+"""
+
+import io
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.nn.functional import interpolate
+from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
+
+from .errors import UsageError
+
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
+
+
+class Crop(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class PillowImage:
+    """An image as Pillow decodes it, in RGB; like the published code, EXIF turns are ignored."""
+
+    def __init__(self, data: bytes):
+        try:
+            with Image.open(io.BytesIO(data)) as file:
+                self.image = file.convert("RGB")
+        except UnidentifiedImageError:
+            # Pillow's own message names the buffer
+            raise UnidentifiedImageError("no image" if data else "empty file") from None
+        self.width, self.height = self.image.size
+
+    def resized(self, crop: Crop, height: int, width: int) -> torch.Tensor:
+        """`crop`, resized to uint8 (3, height, width) in channels-last memory."""
+        right, bottom = crop.left + crop.width, crop.top + crop.height
+        cropped = self.image.crop((crop.left, crop.top, right, bottom))
+        return pil_to_tensor(cropped.resize((width, height), Image.Resampling.BILINEAR))
+
+
+class TurboImage:
+    """A JPEG with the usual three components, decoded by libjpeg-turbo when its pixels are asked.
+
+    Raises ValueError for every other file, and for one that does not end as a JPEG does; Pillow
+    knows what to do with those.
+    """
+
+    def __init__(self, data: bytes):
+        self.data = data
+        self.height, self.width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        if colours != "YCbCr" or not data.endswith(b"\xff\xd9"):
+            raise ValueError("not a plain JPEG")
+
+    def resized(self, crop: Crop, height: int, width: int) -> torch.Tensor:
+        """As `PillowImage.resized`, with PyTorch's filter, which is Pillow's in whole numbers."""
+        bottom, right = crop.top + crop.height, crop.left + crop.width
+        try:
+            # like Pillow, go on where libjpeg only warns; unlike it, repeat the halved colours of
+            # most files instead of smoothing them: quicker, and no row needs the one below
+            pixels = simplejpeg.decode_jpeg(
+                cut_below(self.data, bottom), "RGB", fastupsample=True, strict=False
+            )
+        except ValueError:
+            return PillowImage(self.data).resized(crop, height, width)
+        cropped = np.ascontiguousarray(pixels[None, crop.top : bottom, crop.left : right])
+        batch = torch.from_numpy(cropped).permute(0, 3, 1, 2)
+        return interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
+
+
+def cut_below(data: bytes, rows: int) -> bytes | bytearray:
+    """The JPEG `data` with only its first `rows` rows, so that a decoder stops there.
+
+    The height in its header is all that changes. Files with fewer rows are returned as they are,
+    and so are those that don't hold their components, row by row, in a single scan.
+    """
+    at = _height_field(data)
+    if at is None or int.from_bytes(data[at : at + 2], "big") <= rows:
+        return data
+    shorter = bytearray(data)
+    shorter[at : at + 2] = rows.to_bytes(2, "big")
+    return shorter
+
+
+def _height_field(data: bytes) -> int | None:
+    """Where a sequential JPEG of three components in one scan has its height, two bytes."""
+    field, at = None, 2
+    while at + 4 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in (0xC0, 0xC1):  # start of a sequential, Huffman-coded frame
+            field = at + 5
+        elif marker == 0xDA:  # start of a scan, and of so many components
+            return field if data[at + 4] == 3 else None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def choose_backend(name: str | None, default: str) -> str:
+    """The decoder called `name`, None for `default`, or "pil" where that is not installed.
+
+    Raises UsageError where the one asked for is not installed.
+    """
+    if simplejpeg is None and name == "turbo":
+        raise UsageError("--image-backend turbo needs simplejpeg: pip install simplejpeg")
+    return name or (default if simplejpeg else "pil")
+
+
+def open_image(path: str, backend: str) -> PillowImage | TurboImage:
+    """The image in the file `path`; whatever is not a plain JPEG is Pillow's in any case.
+
+    Raises whatever Pillow raises for what it can't read: almost anything.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    if backend == "turbo":
+        try:
+            return TurboImage(data)
+        except ValueError:
+            pass
+    return PillowImage(data)
+
+
+def random_crop(height: int, width: int) -> Crop:
+    """8 to 100 % of the area, 3/4 to 4/3 as wide as high, anywhere; distributed as torchvision's
+    RandomResizedCrop does it: ten tries, then the largest part in the middle.
+
+    One call of torch's generator draws for all: it is the time of small calls that counts here.
+    """
+    draws = iter(torch.rand(22, dtype=torch.float64).tolist())
+    for _ in range(10):
+        area = height * width * (0.08 + 0.92 * next(draws))
+        ratio = (3 / 4) ** (1 - 2 * next(draws))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(next(draws) * (height - h + 1)), int(next(draws) * (width - w + 1))
+            return Crop(top, left, h, w)
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    return Crop((height - h) // 2, (width - w) // 2, h, w)
+
+
+def train_transform(size: int) -> Callable[[PillowImage | TurboImage], torch.Tensor]:
+    """Image -> uint8 (3, size, size): random crop, random flip."""
+
+    def transform(image: PillowImage | TurboImage) -> torch.Tensor:
+        pixels = image.resized(random_crop(image.height, image.width), size, size)
+        return pixels.flip(2) if torch.rand(()) < 0.5 else pixels
+
+    return transform
+
+
+def eval_transform(size: int) -> Callable[[PillowImage | TurboImage], torch.Tensor]:
+    """Image -> uint8 (3, size, size): shorter side to 256/224 of the size, centre crop."""
+    shorter = size * 256 // 224
+
+    def transform(image: PillowImage | TurboImage) -> torch.Tensor:
+        least = min(image.height, image.width)
+        height, width = (shorter * side // least for side in (image.height, image.width))
+        whole = Crop(0, 0, image.height, image.width)
+        return center_crop(image.resized(whole, height, width), [size])
+
+    return transform

@@ -1,0 +1,42 @@
+"""Many independent pieces of work, on several processes, with a progress bar."""
+
+import argparse
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Task, Result = TypeVar("Task"), TypeVar("Result")
+
+
+def run_parallel(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, title: str
+) -> Iterator[Result]:
+    """`function` of every task, as they get done; raises the first exception of any."""
+    context = multiprocessing.get_context("fork")  # nothing has to be imported again
+    pool = ProcessPoolExecutor(workers, context, initializer=_leave_interrupts_to_parent)
+    try:
+        futures = [pool.submit(function, task) for task in tasks]
+        for future in tqdm(as_completed(futures), title, len(tasks), disable=None):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def chunks(items: Sequence, size: int) -> list:
+    """`items` in slices of `size`, the last one smaller."""
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
