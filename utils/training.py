@@ -22,6 +22,11 @@ from .signals import Stopped, StopRequest
 LATEST = "checkpoint.pth.tar"
 PREVIOUS = "checkpoint_previous.pth.tar"
 BEST = "model_best.pth.tar"
+# what a checkpoint must hold for a training to go on from it
+RESUMABLE = {
+    *("epoch", "step", "best_acc1", "seconds", "sums", "state_dict", "optimizer", "scaler"),
+    *("rng", "cuda_rng", "classes", "images", "seed", "batch_size", "decoder"),
+}
 
 
 class Plan(NamedTuple):
@@ -76,7 +81,7 @@ class Training:
         Raises CheckpointError for a file without training state, of another network, and where
         it stands within an epoch of other batches.
         """
-        if "step" not in content:
+        if not isinstance(content, Mapping) or not content.keys() >= RESUMABLE:
             raise CheckpointError(
                 f"checkpoint {path} holds weights but no training state; "
                 f"to start a new training from them: --weights {path}"
