@@ -1,5 +1,6 @@
 """The command line: its options, the published commands, and what it says of bad input."""
 
+import argparse
 import re
 import subprocess
 import sys
@@ -15,19 +16,23 @@ from utils.cli import Parser
 ROOT = Path(__file__).resolve().parent.parent
 
 OPTIONS = """
-    --amp --arch --attention-param --attention-type --attention_param --attention_type --batch-size
-    --batch_size --ckpt --compile --cos-lr --cos_lr --dist-backend --dist-url --dist_backend
-    --dist_url --epochs --evaluate --gpu --help --image-size --image_size --learning-rate --lr
-    --momentum --multiprocessing-distributed --multiprocessing_distributed --num-classes
-    --num_classes --parallel --print-freq --print_freq --rank --resume --save-every-minutes
-    --save-weights --save_every_minutes --save_weights --seed --sync-bn --warmup-epochs --wd
-    --weight-decay --weights --workers --world-size --world_size -a -b -e -h -j -p
+    --amp --arch --attention-param --attention-type --attention_param --attention_type
+    --batch-size --batch_size --ckpt --compile --cos-lr --cos_lr --epochs --evaluate --gpu
+    --help --image-backend --image-size --image_size --learning-rate --lr --momentum
+    --num-classes --num_classes --print-freq --print_freq --resume --save-weights --save_weights
+    --seed --skip-bad-images --synthetic --warmup-epochs --wd --weight-decay --weights --workers
+    -a -b -e -h -j -p
 """
 
 
 def build_parser(monkeypatch):
     kept = []
-    monkeypatch.setattr(Parser, "parse_args", lambda parser, argv: kept.append(parser))
+
+    def keep(parser, _argv):
+        kept.append(parser)
+        return argparse.Namespace(data="DATA")
+
+    monkeypatch.setattr(Parser, "parse_args", keep)
     main_imagenet.parse_args([])
     return kept[0]
 
