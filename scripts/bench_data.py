@@ -32,12 +32,11 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import transforms
 
 from networks import create_model
+from utils.cli import Parser, exit_code, number
 from utils.data import MEAN, STD, ImageDataset, collate, start_worker, train_loader
 from utils.distributed import Dist, choose_device, describe
-from utils.errors import UsageError
 from utils.images import eval_transform, train_transform
 from utils.listing import Listing, list_images
-from utils.parallel import positive
 
 SIZE = 224
 OURS = {"train": train_transform, "val": eval_transform}
@@ -194,13 +193,16 @@ def machine() -> dict:
 def listed(root: str, most: int) -> Listing:
     """At most `most` images of train/, or of val/ where that is all there is, spread evenly."""
     listing = list_images(root, "train" if os.path.isdir(os.path.join(root, "train")) else "val")
-    chosen = np.linspace(0, len(listing.paths) - 1, min(most, len(listing.paths)), dtype=positive)
+    chosen = np.linspace(0, len(listing.paths) - 1, min(most, len(listing.paths)), dtype=int)
     paths = [listing.paths[index] for index in chosen]
     return listing._replace(paths=paths, targets=listing.targets[chosen])
 
 
 def describe_images(listing: Listing) -> dict:
-    sizes = [Image.open(path).size for path in listing.paths]
+    sizes = []
+    for path in listing.paths:
+        with Image.open(path) as image:
+            sizes.append(image.size)
     return {
         "images": len(sizes),
         "mean_bytes": round(statistics.mean(os.path.getsize(path) for path in listing.paths)),
@@ -268,36 +270,41 @@ def markdown(result: dict) -> str:
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    add = parser.add_argument
+    add, count = parser.add_argument, number(int, 1)
     add("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
     add("--resized", metavar="COPY", help="the same images, written by prepare_imagenet.py")
-    add("--images", type=positive, default=500, help="how many images to use, at most")
-    add("-j", "--workers", type=positive, default=os.cpu_count(), help="processes that load images")
-    add("--batch-size", type=positive, default=256, help="images per batch")
-    add("--rounds", type=positive, default=5, help="rounds over all pipelines")
-    add("--steps", type=positive, default=2, help="batches of each worker in a round")
+    add("--images", type=count, default=500, help="how many images to use, at most")
+    add(
+        "-j",
+        "--workers",
+        type=count,
+        default=os.cpu_count(),
+        help="processes that load images",
+    )
+    add("--batch-size", type=count, default=256, help="images per batch")
+    add("--rounds", type=count, default=5, help="rounds over all pipelines")
+    add("--steps", type=count, default=2, help="batches of each worker in a round")
     add("-a", "--arch", default="resnet18", help="network of the training steps")
-    add("--train-batch", type=positive, default=32, help="images per training step")
-    add("--train-steps", type=positive, default=8, help="training steps")
+    add("--train-batch", type=count, default=32, help="images per training step")
+    add("--train-steps", type=count, default=8, help="training steps")
     add("--json", metavar="FILE", help="write the numbers here too")
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    try:
-        result = measure(args)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    result = measure(args)
     print(markdown(result))
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    return exit_code(lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -6,17 +6,17 @@ DATA holds train/<class>/ or val/<class>/ or both. Prints a line for each unread
 path and the reason; exit code 1 if there is any.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.errors import UsageError, reason
+from utils.cli import Parser, exit_code, number
+from utils.errors import reason
 from utils.images import open_image
 from utils.listing import list_images
-from utils.parallel import chunks, positive, run_parallel
+from utils.parallel import chunks, run_parallel
 
 
 def unreadable(paths: list[str]) -> list[str]:
@@ -42,15 +42,12 @@ def check(root: str, workers: int) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
-    parser.add_argument("-j", "--workers", type=positive, default=os.cpu_count(), help="processes")
+    parser = Parser(description=__doc__.split("\n\n")[0])
+    add, count = parser.add_argument, number(int, 1)
+    add("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
+    add("-j", "--workers", type=count, default=os.cpu_count(), help="processes")
     args = parser.parse_args(argv)
-    try:
-        return check(args.data, args.workers)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: check(args.data, args.workers))
 
 
 if __name__ == "__main__":

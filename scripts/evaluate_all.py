@@ -154,11 +154,12 @@ def markdown(rows: list[dict]) -> str:
 def evaluate_all(args) -> int:
     from networks import default_param
     from utils import data, distributed
+    from utils.listing import list_images
     from utils.log import RunLog
 
     dist, log = distributed.start(args.gpu), RunLog()
     files = find_checkpoints(args.paths)
-    val = data.list_images(args.data, "val")
+    val = list_images(args.data, "val")
     if args.attention_type:
         try:
             default_param(args.attention_type)

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from PIL import Image
 
+from utils.cli import Parser, exit_code, number
 from utils.errors import UsageError, reason
 from utils.imagenet import (
     CLASSES,
@@ -36,7 +37,7 @@ from utils.imagenet import (
     tar_members,
     tar_pieces,
 )
-from utils.parallel import chunks, positive, run_parallel
+from utils.parallel import chunks, run_parallel
 
 QUALITY = 92
 
@@ -217,24 +218,20 @@ def prepare(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "source", metavar="SOURCE", help="folder with the archives, or train/, val/"
-    )
-    parser.add_argument("dest", metavar="DEST", help="where train/<class>/ and val/<class>/ go")
-    parser.add_argument("--shorter-side", type=positive, help="pixels; also write resized copies")
-    parser.add_argument(
+    parser = Parser(description=__doc__.split("\n\n")[0])
+    add, count = parser.add_argument, number(int, 1)
+    add("source", metavar="SOURCE", help="folder with the archives, or train/ and val/")
+    add("dest", metavar="DEST", help="where train/<class>/ and val/<class>/ go")
+    add("--shorter-side", type=count, help="pixels; also write resized copies")
+    add(
         "--val-classes",
         metavar="FILE",
         help="the devkit, or lines of WordNet ids, in the order of the images or after their names",
     )
-    parser.add_argument("-j", "--workers", type=positive, default=os.cpu_count(), help="processes")
+    add("-j", "--workers", type=count, default=os.cpu_count(), help="processes")
     args = parser.parse_args()
     try:
-        return prepare(args)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_code(lambda: prepare(args))
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130

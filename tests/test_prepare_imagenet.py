@@ -229,7 +229,7 @@ def test_resized_copies(archives, tmp_path):
         (["nowhere", "made"], "source folder nowhere does not exist"),
         (["empty", "made"], "empty holds neither ILSVRC2012_img_train.tar nor train/"),
         (["empty", "empty"], "DEST must be another folder than SOURCE, empty"),
-        (["empty", "made", "--shorter-side", "0"], "0 is not a whole number of at least 1"),
+        (["empty", "made", "--shorter-side", "0"], "0 is not at least 1"),
     ],
 )
 def test_what_is_wrong_is_said(arguments, message, tmp_path, monkeypatch):

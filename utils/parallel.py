@@ -1,6 +1,5 @@
 """Many independent pieces of work, on several processes, with a progress bar."""
 
-import argparse
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -29,13 +28,6 @@ def run_parallel(
 def chunks(items: Sequence, size: int) -> list:
     """`items` in slices of `size`, the last one smaller."""
     return [items[first : first + size] for first in range(0, len(items), size)]
-
-
-def positive(text: str) -> int:
-    """An argparse type: a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return int(text)
 
 
 def _leave_interrupts_to_parent() -> None:

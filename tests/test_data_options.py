@@ -1,0 +1,53 @@
+"""--image-backend, --skip-bad-images and --synthetic, as the command takes them."""
+
+import re
+import shutil
+
+import pytest
+
+import main_imagenet
+
+SMALL = ["--image-size", "32", "-b", "8", "--gpu", "-1", "-j", "1", "--epochs", "1", "--seed", "0"]
+RUN = "imagenet-resnet18-seed0"
+
+
+def run(*arguments) -> int:
+    return main_imagenet.main([*map(str, arguments), *SMALL])
+
+
+def test_bad_images_are_skipped_counted_and_listed(digits, tmp_path, capsys):
+    shutil.copytree(digits, tmp_path / "data")
+    bad = tmp_path / "data" / "train" / "1" / "003.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    assert run(tmp_path / "data", "--ckpt", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert f"can't decode image {bad} (" in error
+    assert "--skip-bad-images" in error
+    shutil.rmtree(tmp_path / RUN)
+    options = ["--ckpt", tmp_path, "--skip-bad-images", "--image-backend", "pil"]
+    assert run(tmp_path / "data", *options) == 0
+    assert "decoder pil\n" in capsys.readouterr().out
+    log = (tmp_path / RUN / "log.txt").read_text()
+    (line,) = [line for line in log.splitlines() if line.startswith("warning")]
+    assert re.fullmatch(f"warning: skipped image {bad} \\(.+\\); 1 so far", line)
+
+
+def test_synthetic_images_need_no_file_to_be_read(digits, tmp_path, capsys):
+    shutil.copytree(digits, tmp_path / "data")
+    for path in (tmp_path / "data").rglob("*.png"):
+        path.write_bytes(b"")
+    assert run(tmp_path / "data", "--ckpt", tmp_path, "--synthetic") == 0
+    assert (
+        "24 training and 12 validation images in 3 classes, seed 0, decoder turbo\n"
+        in capsys.readouterr().out
+    )
+    assert (tmp_path / f"{RUN}-synthetic" / "checkpoint.pth.tar").exists()
+
+
+def test_without_synthetic_a_data_folder_is_needed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main_imagenet.main([])
+    assert stop.value.code == 2
+    assert (
+        "DATA, a folder with train/<class>/ and val/<class>/, is missing" in capsys.readouterr().err
+    )
