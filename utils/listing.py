@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from .checkpoint import CheckpointError, read_file, save_atomically
 from .errors import UsageError
+from .files import CheckpointError, read_file, save_atomically
 
 CACHED_FROM = 10_000  # images; fewer are listed in less than a second
 SETTLED_NS = 2_000_000_000  # coarser than the clock of any file system's folder times
