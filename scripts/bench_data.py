@@ -168,7 +168,7 @@ def waiting_share(listing: Listing, arch: str, batch_size: int, workers: int, st
     share = waited / (time.perf_counter() - started)
     return {
         "network": arch,
-        "device": describe(device),
+        "device": describe(dist),
         "batch_size": batch_size,
         "workers": workers,
         "share": round(share, 4),
@@ -242,19 +242,20 @@ def measure(args: argparse.Namespace) -> dict:
 
 def markdown(result: dict) -> str:
     """The measured numbers as tables."""
+    count = result["workers"]
+    workers = f"{count} worker{'s' * (count > 1)}"
     lines = [
-        f"| transform | pipeline | images/s/core (min - max) | x published "
-        f"| images/s, {result['workers']} workers |",
+        f"| transform | pipeline | images/s/core (min - max) | x published | images/s, {workers} |",
         "|---|---|---|---|---|",
     ]
     published = {}
     for row in result["rows"]:
-        core, workers = row["images_per_s_and_core"], row["images_per_s_all_workers"]
+        core, together = row["images_per_s_and_core"], row["images_per_s_all_workers"]
         base = published.setdefault(row["transform"], core["median"])
         lines.append(
             f"| {row['transform']} | {row['pipeline']} | {core['median']:.0f} "
             f"({core['min']:.0f} - {core['max']:.0f}) | {core['median'] / base:.2f} "
-            f"| {workers['median']:.0f} |"
+            f"| {together['median']:.0f} |"
         )
     lines += ["", "| turbo against pil, 1/255 | mean | worst image | 99th percentile |"]
     lines += ["|---|---|---|---|"]
@@ -263,7 +264,7 @@ def markdown(result: dict) -> str:
     waiting = result["waiting"]
     lines += [
         "",
-        f"{waiting['network']}, batch {waiting['batch_size']}, {waiting['workers']} workers on "
+        f"{waiting['network']}, batch {waiting['batch_size']}, {workers} on "
         f"{waiting['device']}: {100 * waiting['share']:.1f} % of a step is waiting for images.",
     ]
     return "\n".join(lines)

@@ -202,8 +202,8 @@ class DeviceLoader:
         for batch in self.loader:
             if isinstance(batch, BadImage):
                 raise UsageError(
-                    f"can't decode image {batch.path} ({batch.reason}); --skip-bad-images trains "
-                    "without, scripts/check_images.py lists all that are damaged"
+                    f"can't decode image {batch.path} ({batch.reason}); scripts/check_images.py "
+                    "lists all such files, --skip-bad-images leaves them out of the training"
                 )
             images, targets, passed_over = batch
             for path, why in passed_over:
