@@ -14,9 +14,9 @@ folder=${1:-.venv-mmdet}
 python="$folder/bin/python"
 
 # mmcv's build and mmengine's configs import pkg_resources, which setuptools 81 no longer has
-"$python" -m pip install "torch==2.13.0" "numpy==2.4.*" "setuptools<81" wheel ninja
-"$python" -m pip install --no-build-isolation "mmcv==2.1.0"
-"$python" -m pip install "mmengine==0.10.7" "mmdet==3.3.0" safetensors pytest
+"$python" -m pip install --quiet "torch==2.13.0" "numpy==2.4.*" "setuptools<81" wheel ninja
+"$python" -m pip install --quiet --no-build-isolation "mmcv==2.1.0"
+"$python" -m pip install --quiet "mmengine==0.10.7" "mmdet==3.3.0" safetensors pytest
 
 "$python" -W ignore -c '
 import mmcv.ops, mmdet, mmengine, numpy, torch
