@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from utils import distributed
-from utils.data import Listing, eval_loader, list_images, train_loader
+from utils.data import eval_loader, train_loader
 from utils.engine import Precision, evaluate, train_one_epoch
 from utils.errors import UsageError
+from utils.listing import list_images
 from utils.metrics import Totals
 
 SIZES = (1, 2, 5, 7, 15)  # of validation sets: fewer than processes, divided by none, by all
@@ -28,12 +29,13 @@ def network(norm: bool) -> nn.Module:
 def evaluations(dist: distributed.Dist, data: str) -> list[dict[str, float]]:
     """Metrics of validation sets of SIZES images."""
     listing = list_images(data, "val")
+    paths, targets = list(listing.paths)[::-1], listing.targets[::-1]
     model = network(norm=True)
     model[1].running_mean.fill_(dist.rank)  # only the first process's may count
     wrapped = dist.wrap(model)
     results = []
     for size in SIZES:
-        part = Listing(listing.classes, listing.paths[::-1][:size], listing.targets[::-1][:size])
+        part = listing._replace(paths=paths[:size], targets=targets[:size])
         loader = eval_loader(part, 32, 4, 0, dist)
         results.append(evaluate(dist.for_evaluation(wrapped), loader, dist, PRECISION))
     return results

@@ -29,7 +29,7 @@ def test_the_last_two_and_the_best_are_kept(finished):
     best = read_file(str(checkpoint(finished, "model_best.pth.tar")))
     latest = read_file(str(checkpoint(finished)))
     assert best["best_acc1"] == latest["best_acc1"]
-    assert not list(checkpoint(finished).parent.glob("*.tmp"))
+    assert not list(checkpoint(finished).parent.glob("*.tmp*"))
 
 
 def test_a_checkpoint_cut_off_anywhere_is_recognised(finished, tmp_path):
@@ -57,11 +57,14 @@ def test_auto_falls_back_to_the_previous_whole_checkpoint(finished, many_digits,
     root = shutil.copytree(finished, tmp_path / "ckpts")
     latest = checkpoint(root)
     latest.write_bytes(latest.read_bytes()[:-1000])
+    begun = latest.with_name(f"{latest.name}.tmp-somewhere-1")  # by a save that was killed
+    begun.write_bytes(b"PK")
     done = run_command(*training(many_digits, root, "--gpu=-1", "-j0", "--resume=auto"))
     assert done.returncode == 0, done.stderr
     assert f"passed over  checkpoint {latest} is damaged" in done.stdout
     assert f"resumed     {checkpoint(root, 'checkpoint_previous.pth.tar')}: epoch 2" in done.stdout
     assert same(weights(root), weights(finished))
+    assert not begun.exists()
     # the file that was cut off has not pushed the whole one out
     assert read_file(str(checkpoint(root, "checkpoint_previous.pth.tar")))["epoch"] == 1
 

@@ -5,6 +5,7 @@ import json
 import os
 import pickletools
 import re
+import socket
 import warnings
 import zipfile
 from argparse import Namespace
@@ -165,7 +166,7 @@ def write_weights(
 
 
 def _write_atomically(data: bytes | memoryview, path: str, previous: str | None = None) -> None:
-    temporary = f"{path}.tmp"
+    temporary = f"{path}.tmp-{socket.gethostname()}-{os.getpid()}"
     try:
         with open(temporary, "wb") as file:
             file.write(data)

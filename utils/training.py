@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -158,6 +159,9 @@ class Training:
         that failed.
         """
         self.log = log
+        if self.dist.is_main:
+            for begun in Path(self.folder).glob("*.pth.tar.tmp-*"):  # by a run that was killed
+                begun.unlink(missing_ok=True)
         wrapped = self.dist.wrap(self.model, plan.sync_bn)
         with StopRequest(torch.distributed.is_torchelastic_launched()) as stop:
             while self.epoch < plan.epochs:
