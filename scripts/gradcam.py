@@ -12,7 +12,6 @@ evaluate_all.py.
 import os
 import sys
 import textwrap
-from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -67,8 +66,8 @@ def explain(loaded, images) -> list[Panel]:
             heat = cam(image[None], targets=None)[0]
             confidence, index = cam.outputs[0].detach().softmax(0).max(0)
             panels.append(Panel(loaded.classes[index], confidence.item(), heat))
-        if 1 in cam.activations_and_grads.activations[0].shape[2:]:
-            height, width = cam.activations_and_grads.activations[0].shape[2:]
+        height, width = cam.activations_and_grads.activations[0].shape[2:]
+        if height == width == 1:
             print(
                 f"note: {loaded.path}: the last feature map is {height}x{width}, too small to "
                 "show a place; a larger --image-size helps",
@@ -79,9 +78,11 @@ def explain(loaded, images) -> list[Panel]:
 
 def titles(networks: list) -> list[str]:
     """What is written above the columns: the network's label, and its file where that is shared."""
+    from utils.pictures import short_path
+
     labels = [loaded.label for loaded in networks]
     return [
-        label if labels.count(label) == 1 else f"{label}\n{'/'.join(Path(each.path).parts[-2:])}"
+        label if labels.count(label) == 1 else f"{label}\n{short_path(each.path, 28)}"
         for label, each in zip(labels, networks, strict=True)
     ]
 
@@ -96,11 +97,11 @@ def draw(names: list[str], images, heads: list[str], columns: list[list[Panel]])
     figure = new_figure(PANEL[0] * width, PANEL[1] * rows + TITLES)
     axes = figure.subplots(rows, width, squeeze=False)
     for axis, head in zip(axes[0], ["image", *heads], strict=True):
-        axis.set_title("\n".join(textwrap.wrap(head, 26)), fontsize=8)
+        axis.set_title(head, fontsize=8)
     for row, (name, image) in enumerate(zip(names, images, strict=True)):
         pixels = image.permute(1, 2, 0).numpy()
         axes[row, 0].imshow(pixels)
-        axes[row, 0].set_xlabel(textwrap.shorten(name, 26, placeholder="..."), fontsize=8)
+        axes[row, 0].set_xlabel(name, fontsize=8)
         for axis, column in zip(axes[row, 1:], columns, strict=True):
             panel = column[row]
             axis.imshow(show_cam_on_image(pixels / 255, panel.heat, use_rgb=True))
@@ -118,7 +119,7 @@ def run(args) -> None:
     from utils.distributed import choose_device
     from utils.images import load_image
     from utils.loading import load_network
-    from utils.pictures import check_output, missing, save_figure
+    from utils.pictures import check_output, missing, save_figure, short_path
 
     try:
         import pytorch_grad_cam  # noqa: F401 (before any work)
@@ -137,7 +138,7 @@ def run(args) -> None:
         networks.append(loaded._replace(model=None))  # one network in memory at a time
         for image, panel in zip(args.images, columns[-1], strict=True):
             print(f"{image}  {path}  {panel.name}  {100 * panel.confidence:.2f} %")
-    names = [os.path.basename(path) for path in args.images]
+    names = [short_path(path, 28) for path in args.images]
     save_figure(draw(names, images, titles(networks), columns), output)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils.cli import Parser, add_shared, exit_code
+from utils.errors import UsageError
 
 
 def parse_args(argv: list[str] | None = None):
@@ -55,7 +56,8 @@ def predict(
     """Each of the images `paths` with its five likeliest classes, a dict of FIELDS each.
 
     loaded: what `load_network` returned, with the model on `device`. report: called with the
-    `BadImage` of each image that can't be read, in place of a prediction.
+    `BadImage` of each image that can't be read, in place of a prediction. Raises UsageError for a
+    network whose outputs are not finite.
     """
     import numpy as np
     import torch
@@ -84,6 +86,8 @@ def predict(
         images, places, _ = batch
         with torch.no_grad():
             probabilities = loaded.model(normalise(images.to(device))).softmax(1)
+        if not probabilities.isfinite().all():
+            raise UsageError(f"checkpoint {loaded.path}: the network's outputs are not finite")
         best = probabilities.topk(min(5, len(loaded.classes)))
         for place, row, indices in zip(
             places.tolist(), best.values.tolist(), best.indices.tolist(), strict=True

@@ -21,7 +21,10 @@ from utils.errors import UsageError
 
 # inches, of 100 pixels each
 WIDTH, ROW = 12.5, 2.2
-HEADS = ("feature map before", "attention", "feature map after", "attention", "features")
+HEADS = (
+    *("feature map before", "attention", "feature map after"),
+    *("attention of all neurons", "features of all neurons"),
+)
 
 
 def parse_args(argv: list[str] | None = None):
@@ -117,11 +120,9 @@ def draw_row(axes, name: str, seen: Seen) -> None:
     axes[0].set_ylabel(name, fontsize=8)
     axes[0].set_xlabel(f"{height}x{width}, channel {channel} of {channels}", fontsize=7)
     axes[3].hist(seen.attention.flatten().numpy(), 50, range=(0.6, 1), color="tab:blue")
-    axes[3].set_xlabel("of all neurons", fontsize=7)
     limits = (seen.before.min().item(), seen.before.max().item())
     for maps, label in ((seen.before, "before"), (seen.after, "after")):
         axes[4].hist(maps.flatten().numpy(), 50, range=limits, histtype="step", label=label)
-    axes[4].set_xlabel("of all neurons", fontsize=7)
     axes[4].legend(fontsize=6)
     for axis in axes[3:]:
         axis.set_yscale("log")
@@ -156,7 +157,7 @@ def run(args) -> None:
     from utils.distributed import choose_device
     from utils.images import load_image
     from utils.loading import load_network
-    from utils.pictures import check_output, save_figure
+    from utils.pictures import check_output, save_figure, short_path
 
     device = choose_device(args.gpu)
     output = check_output(args.output, "attention.png", [args.image, args.checkpoint])
@@ -169,7 +170,7 @@ def run(args) -> None:
         raise UsageError(f"checkpoint {args.checkpoint} ({loaded.label}): {error}") from None
     normalised = Normalise(device, torch.float32)(image[None].to(device))[0]
     maps = look(loaded.model.to(device), layers, normalised)
-    save_figure(draw(f"{loaded.label}, {os.path.basename(args.image)}", image, maps), output)
+    save_figure(draw(f"{loaded.label}, {short_path(args.image, 60)}", image, maps), output)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from networks import create_model, list_models
-from scripts.gradcam import explain, last_feature_map, main
+from scripts.gradcam import explain, last_feature_map, main, titles
 from utils.data import Normalise
 from utils.files import save_atomically, write_weights
 from utils.images import load_image
@@ -105,8 +105,6 @@ def test_too_small_maps_are_said(trained, photos, tmp_path, capsys):
 
 
 def test_two_runs_of_one_network_are_told_apart(trained, tmp_path):
-    from scripts.gradcam import titles
-
     first = load_network(str(trained / "model_best.pth.tar"))
     plain = create_model("resnet18", num_classes=3)
     said = {"arch": "resnet18", "attention": "none", "attention_param": None, "num_classes": 3}
@@ -115,7 +113,7 @@ def test_two_runs_of_one_network_are_told_apart(trained, tmp_path):
     moved = first._replace(path="/runs/second/model_best.pth.tar")
     assert titles([first, other]) == ["resnet18 + simam 0.1", "resnet18"]
     assert titles([first, other, moved]) == [
-        f"resnet18 + simam 0.1\n{trained.name}/model_best.pth.tar",
+        "resnet18 + simam 0.1\n...-seed1/model_best.pth.tar",
         "resnet18",
         "resnet18 + simam 0.1\nsecond/model_best.pth.tar",
     ]

@@ -2,11 +2,12 @@
 
 import os
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from utils.errors import UsageError
-from utils.pictures import check_output, new_figure, save_figure
+from utils.pictures import check_output, new_figure, save_figure, short_path
 
 
 @pytest.fixture
@@ -47,3 +48,28 @@ def test_a_figure_has_its_size_and_colours(folder, capsys):
     assert pixels.size == (320, 150)
     assert [pixels.getpixel(at) for at in ((20, 75), (300, 75))] == [(0, 0, 0), (255, 255, 255)]
     assert os.listdir() == ["a.png"]
+
+
+def test_a_big_picture_is_written_with_fewer_colours(folder):
+    figure = new_figure(8, 8)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(256, size=(800, 800, 3), dtype=np.uint8)
+    figure.figimage(noise)
+    save_figure(figure, "a.png")
+    with Image.open("a.png") as picture:
+        assert (picture.size, picture.mode) == ((800, 800), "P")
+        pixels = np.asarray(picture.convert("RGB"), np.int64)
+    assert os.path.getsize("a.png") < 800 * 800 * 1.05
+    assert abs(pixels - noise).mean() < 40
+
+
+@pytest.mark.parametrize(
+    ("path", "short"),
+    [
+        ("a/b/c.png", "b/c.png"),
+        ("c.png", "c.png"),
+        ("/x/quite-a-folder/a.pth.tar", "...folder/a.pth.tar"),
+    ],
+)
+def test_short_paths_keep_their_end(path, short):
+    assert short_path(path, 19) == short

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,6 +121,31 @@ def test_bad_images_are_said_and_passed_over(trained, digits, photos, tmp_path, 
     assert len(errors) == 4
     for error, path in zip(errors, bad, strict=True):
         assert error.startswith(f"error: can't read image {path} (")
+
+
+def test_broken_weights_are_said(trained, photos, tmp_path, capsys):
+    content = torch.load(trained / "model_best.pth.tar", weights_only=True)
+    content["state_dict"]["fc.bias"][1] = float("nan")
+    torch.save(content, tmp_path / "nan.pth")
+    code, out, errors = run(
+        *(capsys, photos[0], "--checkpoint", tmp_path / "nan.pth", "--gpu", "-1"),
+        *("--image-size", "32", "--format", "jsonl"),
+    )
+    assert (code, out, len(errors)) == (2, "", 1)
+    assert "nan.pth: the network's outputs are not finite" in errors[0]
+
+
+def test_ends_quietly_when_its_reader_has_seen_enough(trained, photos):
+    # 48 KB of output, more than stays in buffers once the reader is gone
+    script = str(Path(__file__).parent.parent / "scripts" / "predict.py")
+    words = ["--checkpoint", str(trained / "model_best.pth.tar"), "--image-size", "32"]
+    command = [sys.executable, script, *[str(photos[0])] * 200, *words, "--gpu", "-1", "-b", "8"]
+    with subprocess.Popen(
+        [*command, "-j", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 @pytest.mark.parametrize(

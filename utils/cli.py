@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -61,9 +63,18 @@ def add_shared(parser: argparse.ArgumentParser, *options: str) -> None:
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Run `command`; its own code (None: 0), or 2 after printing the UsageError it raised."""
+    """Run `command`; its own code (None: 0), or 2 after printing the UsageError it raised.
+
+    Where the reader of its output went away, such as head, it ends in silence, with 141.
+    """
     try:
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # what is still buffered would be written, and fail, when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE

@@ -166,7 +166,7 @@ def write_weights(
 
 
 def write_atomically(data: bytes | memoryview, path: str, previous: str | None = None) -> None:
-    """Write `data` to `path`, whole or not at all; see `save_atomically`."""
+    """Write `data` to `path`: complete, or leaving what was there; see `save_atomically`."""
     temporary = f"{path}.tmp-{socket.gethostname()}-{os.getpid()}"
     try:
         with open(temporary, "wb") as file:

@@ -4,6 +4,7 @@ import io
 import os
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,8 @@ from .errors import UsageError
 from .files import write_atomically
 
 DPI = 100
+# bytes; a picture that would take more is written with 256 colours
+FULL_COLOUR = 300_000
 
 
 def new_figure(width: float, height: float):
@@ -56,7 +59,7 @@ def check_output(wanted: str | None, default: str, inputs: Sequence[str]) -> str
 
 
 def save_figure(figure, path: str) -> None:
-    """Write `figure` as a PNG file of 256 colours, a third of the size, and say so.
+    """Write `figure` as a PNG file and say so; with 256 colours where it would be a big one.
 
     Raises UsageError where it can't be written.
     """
@@ -65,10 +68,23 @@ def save_figure(figure, path: str) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    buffer = io.BytesIO()
-    pixels.quantize(256).save(buffer, "PNG", optimize=True)
+    data = _png(pixels)
+    if len(data) > FULL_COLOUR:
+        data = _png(pixels.quantize(palette=pixels.quantize(256)))
     try:
-        write_atomically(buffer.getbuffer(), path)
+        write_atomically(data, path)
     except OSError as error:
         raise UsageError(f"can't write {path}: {error.strerror}") from None
     print(f"wrote {path}")
+
+
+def _png(pixels: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    pixels.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def short_path(path: str, length: int) -> str:
+    """The last two parts of `path`; of these the last `length` characters."""
+    text = "/".join(Path(path).parts[-2:])
+    return text if len(text) <= length else f"...{text[3 - length :]}"
