@@ -3,11 +3,13 @@
     python scripts/plot_curves.py RUN_FOLDER... [-o curves.png]
 
 Left the loss, right the top-1 accuracy, over the epochs done; a colour per run, dashed for
-training, solid for validation. The numbers are those of each folder's metrics.jsonl. The picture
-is 1100 pixels wide and 450 high.
+training, solid for validation, dotted for the validation of the weights' average where a run has
+one. The numbers are those of each folder's metrics.jsonl. The picture is 1100 pixels wide and 450
+high.
 """
 
 import json
+import math
 import os
 import sys
 
@@ -18,7 +20,8 @@ from utils.errors import UsageError
 
 METRICS = "metrics.jsonl"
 PANELS = {"loss": "loss", "acc1": "top-1 accuracy (%)"}
-LINES = {"train": "--", "val": "-"}
+ALWAYS = ("train", "val")
+LINES = {"train": "--", "val": "-", "val_ema": ":"}
 
 
 def parse_args(argv: list[str] | None = None):
@@ -38,7 +41,7 @@ def read_metrics(folder: str) -> list[dict]:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not a text file"
         raise UsageError(f"can't read {path} ({why}); is {folder} a run folder?") from None
-    wanted = {"epoch", *(f"{split}_{name}" for split in LINES for name in PANELS)}
+    wanted = {"epoch", *(f"{split}_{name}" for split in ALWAYS for name in PANELS)}
     rows = []
     for number, line in enumerate(lines, 1):
         try:
@@ -64,18 +67,19 @@ def labels(folders: list[str]) -> list[str]:
 
 
 def draw(runs: dict[str, list[dict]]):
-    """The figure; runs: label -> epochs. Its axes hold `train` and `val` of each run in turn."""
+    """The figure; runs: label -> epochs. Its axes hold the lines of each run in turn."""
     from utils.pictures import new_figure
 
     figure = new_figure(11, 4.5)
     for axis, (name, title) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
         for number, (label, rows) in enumerate(runs.items()):
             epochs = [row["epoch"] + 1 for row in rows]
-            for split, style in LINES.items():
+            shown = [s for s in LINES if any(f"{s}_{name}" in row for row in rows)]
+            for split in shown:
                 axis.plot(
                     epochs,
-                    [row[f"{split}_{name}"] for row in rows],
-                    style,
+                    [row.get(f"{split}_{name}", math.nan) for row in rows],
+                    LINES[split],
                     color=f"C{number}",
                     marker="." if len(rows) < 10 else "",
                     label=f"{label}, {split}",

@@ -1,6 +1,7 @@
 """The curves are the numbers of metrics.jsonl."""
 
 import json
+import math
 import os
 
 import pytest
@@ -41,6 +42,21 @@ def test_lines_are_the_files_numbers(trained, other_run):
         assert next(lines, None) is None
     colours = [line.get_color() for line in figure.axes[0].get_lines()]
     assert colours == ["C0", "C0", "C1", "C1"]
+
+
+def test_the_average_has_a_line_where_there_is_one(trained, other_run):
+    path = other_run / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows[5:]:
+        row |= {"val_ema_loss": row["epoch"] * 0.5, "val_ema_acc1": row["epoch"] * 3.0}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    figure = draw({"a": read_metrics(str(trained)), "b": read_metrics(str(other_run))})
+    for axis, factor in zip(figure.axes, (0.5, 3.0), strict=True):
+        drawn = [line.get_label() for line in axis.get_lines()]
+        assert drawn == ["a, train", "a, val", "b, train", "b, val", "b, val_ema"]
+        heights = axis.get_lines()[-1].get_ydata()
+        assert [math.isnan(height) for height in heights] == [True] * 5 + [False] * 7
+        assert list(heights[5:]) == [epoch * factor for epoch in range(5, 12)]
 
 
 def test_picture(trained, other_run, tmp_path, monkeypatch, capsys):

@@ -32,6 +32,14 @@ def number(kind: type, low: float, exclusive: bool = False):
     return parse
 
 
+def share(text: str) -> float:
+    """An argparse type: a number from 0 up to, but not, 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
+    return value
+
+
 # options that several scripts share; each is also spelt with underscores
 SHARED = {
     "--attention-type": {"help": "the attention of all these networks"},
