@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
-from .errors import UsageError
+from .errors import UsageError, reason
 
 try:
     import simplejpeg
@@ -202,3 +202,14 @@ def eval_transform(size: int) -> Transform:
         return center_crop(image.resized(whole, height, width), [size])
 
     return transform
+
+
+def load_image(path: str, size: int) -> torch.Tensor:
+    """The image in the file `path` as an evaluation sees it: uint8 (3, size, size), by Pillow.
+
+    Raises UsageError for what can't be read.
+    """
+    try:
+        return eval_transform(size)(open_image(path, "pil"))
+    except Exception as error:  # a damaged file makes Pillow raise almost anything
+        raise UsageError(f"can't read image {path} ({reason(error)})") from None
