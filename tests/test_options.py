@@ -5,11 +5,8 @@ import signal
 
 import pytest
 import torch
-from jobs import Job, checkpoint, same, training
+from jobs import COMMAND, Job, same, training
 from test_training import NAME, SignalAtForward, load, metrics, run
-
-import main_imagenet
-from networks import create_model
 
 ALL = (
     "--accumulate 2 --amp fp16 --auto-augment ra --clip-grad 1 --cutmix 1 --ema 0.9 "
@@ -44,39 +41,35 @@ def test_all_options_together_stopped_and_resumed(digits, tmp_path):
 
 @pytest.mark.slow
 def test_compiled_with_all_options_stopped_and_resumed(many_digits, tmp_path):
-    options = [*ALL.split(), "--compile", "-j", "0"]
+    """The same numbers as without --compile, too, as long as rounding can't add up."""
 
-    def job(root, *more):
-        arguments = training(many_digits, tmp_path / root, *options, *more)
-        return Job(tmp_path / "jobs", main_imagenet.__file__, *arguments, mark=tmp_path / root)
+    def job(name, *more):
+        options = [*ALL.split(), "-a", "cifar_resnet20", "-j", "0", "--lr", "1e-6", *more]
+        arguments = training(many_digits, tmp_path / name, *options)
+        return Job(tmp_path / "jobs", COMMAND, *arguments, mark=tmp_path / name)
 
-    with job("whole") as whole:
-        assert whole.finish(600) == 0
-    log = checkpoint(tmp_path / "whole", "log.txt").read_text()
-    assert "\ncompiled    in " in log
-    with job("parts") as parts:
-        parts.wait_until(lambda: parts.steps() >= 2, 600)
-        parts.process.terminate()
-        assert parts.finish(120) == 143
-    with job("parts", "--resume", "auto") as parts:
-        assert parts.finish(600) == 0
-    states = [
-        torch.load(checkpoint(tmp_path / root), weights_only=True) for root in ("parts", "whole")
-    ]
-    assert_same_states(*states)
-    assert states[0]["state_dict"].keys() == create_model("mobilenet_v2").state_dict().keys()
+    def result(name) -> tuple[dict, list[dict]]:
+        folder = tmp_path / name / "imagenet-cifar_resnet20-seed1"
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        state = torch.load(folder / "checkpoint.pth.tar", weights_only=True)
+        return state, [json.loads(line) for line in lines]
 
-
-@pytest.mark.slow
-def test_a_compiled_network_computes_the_same(digits, tmp_path):
-    for name, more in (("eager", []), ("compiled", ["--compile"])):
-        assert run(digits, tmp_path / name, "--epochs", 1, *more) == 0
-    found, expected = (metrics(tmp_path / name)[0] for name in ("compiled", "eager"))
-    for name in ("train_loss", "val_loss"):
-        assert found[name] == pytest.approx(expected[name], rel=1e-3)
-    assert load(tmp_path / "compiled")["state_dict"].keys() == (
-        load(tmp_path / "eager")["state_dict"].keys()
-    )
+    for name, more in (("whole", ["--compile"]), ("eager", [])):
+        with job(name, *more) as run:
+            assert run.finish(300) == 0, run.err.read_text()
+            assert ("\ncompiled    in " in run.out.read_text()) == bool(more)
+    with job("parts", "--compile") as run:
+        run.wait_until(lambda: run.steps() >= 2, 300)
+        run.process.terminate()
+        assert run.finish() == 143
+    with job("parts", "--compile", "--resume", "auto") as run:
+        assert run.finish(300) == 0
+    (whole, lines), (eager, expected), (parts, _) = map(result, ("whole", "eager", "parts"))
+    assert_same_states(parts, whole)
+    assert whole["state_dict"].keys() == eager["state_dict"].keys()
+    for found, wanted in zip(lines, expected, strict=True):
+        for name in ("train_loss", "val_loss", "val_ema_loss"):
+            assert found[name] == pytest.approx(wanted[name], rel=1e-3)
 
 
 def test_the_average_is_saved_evaluated_and_judges_the_best(digits, tmp_path, capsys):
