@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
@@ -95,7 +96,15 @@ class RunLog:
         """The run's final numbers, beside its settings in TensorBoard's table of runs."""
         plain = {k: v for k, v in self.settings.items() if isinstance(v, bool | int | float | str)}
         numbers = {f"final/{name}": value for name, value in metrics.items()}
-        self._show(SummaryWriter.add_hparams, plain, numbers, run_name=".")
+
+        def add(writer: SummaryWriter) -> None:
+            # SummaryWriter.add_hparams would begin another file
+            for summary in hparams(plain, numbers):
+                writer.file_writer.add_summary(summary)
+            for tag, value in numbers.items():
+                writer.add_scalar(tag, value)
+
+        self._show(add)
 
     def _show(self, add: Callable, *arguments, **more) -> None:
         """Call SummaryWriter's `add`, where there is one."""
