@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_command
 
 PAGES = ("README.md", "mmdetection/README.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -145,15 +145,8 @@ def test_the_first_commands_work_as_written(digits, tmp_path):
     (evaluation,) = (line for line in lines if " -e --resume ckpts/" in line)
     small = ["--image-size", "32", "-b", "8", "-j", "0", "--gpu", "-1"]
     for line, more in ((training, ["--epochs", "1"]), (evaluation, [])):
-        _, script, _, *options = shlex.split(line)
-        done = subprocess.run(
-            [sys.executable, ROOT / script, digits, *options, *small, *more],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        options = shlex.split(line)[3:]
+        done = run_command(digits, *options, *small, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     numbers = re.compile(r"\d+\.\d{3}")
     last = done.stdout.splitlines()[-1]

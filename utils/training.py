@@ -191,7 +191,8 @@ class Training:
             )
             log.line(f"compiled    in {seconds:.1f} s, which no rate below contains")
         stopping = StopRequest(torch.distributed.is_torchelastic_launched())
-        profiling = step_profiler(plan.profile, self.folder, self.dist.device, log.line)
+        steps = plan.profile if self.dist.is_main else None
+        profiling = step_profiler(steps, self.folder, self.dist.device, log.line)
         with stopping as stop, profiling as profiler:
             while self.epoch < plan.epochs:
                 self._one_epoch(wrapped, plan, stop, profiler)
