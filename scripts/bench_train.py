@@ -201,9 +201,9 @@ class Ours(Plain):
         self.precision = Precision(args.device, DTYPES[args.amp])
         self.scaler = self.precision.scaler()
         if not args.contiguous:
-            net.to(memory_format=torch.channels_last)
+            self.dist.place(net)
         if args.compile:
-            net.compile()
+            net.compile(dynamic=False)
         super().__init__(net, args)
 
     def prepare(self, args: argparse.Namespace, batch_size: int, steps: int) -> Iterable:

@@ -137,6 +137,18 @@ def _open_pickles(path: str) -> IO[bytes]:
     return archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl")))
 
 
+def check_target(path: str, endings: tuple[str, ...]) -> None:
+    """Raise UsageError for a file to write that exists, has no folder, or ends in none of
+    `endings`."""
+    if not path.endswith(endings):
+        raise UsageError(f"the ending of {path} says no format; use {' or '.join(endings)}")
+    if os.path.exists(path):
+        raise UsageError(f"{path} already exists; remove it or choose another name")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise UsageError(f"can't write {path}: there is no folder {folder}; create it first")
+
+
 def save_atomically(content: Any, path: str, previous: str | None = None) -> None:
     """Write `content` to `path` with torch.save: complete, or leaving what was there.
 
@@ -145,7 +157,7 @@ def save_atomically(content: Any, path: str, previous: str | None = None) -> Non
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    _write_atomically(buffer.getbuffer(), path, previous)
+    write_atomically(buffer.getbuffer(), path, previous)
 
 
 def write_weights(
@@ -162,10 +174,11 @@ def write_weights(
     # safetensors takes no two tensors with common memory
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     noted = {"format": "pt"} | ({"network": json.dumps(dict(network))} if network else {})
-    _write_atomically(safetensors_bytes(tensors, noted), path)
+    write_atomically(safetensors_bytes(tensors, noted), path)
 
 
-def _write_atomically(data: bytes | memoryview, path: str, previous: str | None = None) -> None:
+def write_atomically(data: bytes | memoryview, path: str, previous: str | None = None) -> None:
+    """Write `data` to `path`: complete, or leaving what was there; see `save_atomically`."""
     temporary = f"{path}.tmp-{socket.gethostname()}-{os.getpid()}"
     try:
         with open(temporary, "wb") as file:

@@ -175,9 +175,14 @@ def train_transform(
     return transform
 
 
+def shorter_side(size: int) -> int:
+    """Of an image before its middle, `size` pixels a side, is cut out for evaluation."""
+    return size * 256 // 224
+
+
 def eval_transform(size: int) -> Callable[[PillowImage | TurboImage], torch.Tensor]:
     """Image -> uint8 (3, size, size): shorter side to 256/224 of the size, centre crop."""
-    shorter = size * 256 // 224
+    shorter = shorter_side(size)
 
     def transform(image: PillowImage | TurboImage) -> torch.Tensor:
         least = min(image.height, image.width)
