@@ -52,6 +52,7 @@ PLAIN = "ours, no attention"
 TO_PLAIN = "ratio to no attention"
 CLASSES = 1000
 LR = 1e-4
+ANSWERS = 10
 # images a step, and steps a round: what fills the device without taking minutes
 BATCH = {"cpu": 16, "cuda": 256}
 STEPS = {"cpu": 2, "cuda": 10}
@@ -187,8 +188,10 @@ class Plain:
 
     @torch.no_grad()
     def answer(self) -> None:
-        """The class of one image."""
-        self.net.eval()(self.image).argmax().item()
+        """The classes of ANSWERS images, one after another."""
+        self.net.eval()
+        for _ in range(ANSWERS):
+            self.net(self.image).argmax().item()
 
 
 class Ours(Plain):
@@ -248,11 +251,6 @@ def network(name: str, arch: str, args: argparse.Namespace) -> nn.Module:
     return with_formula(net) if name == "published" else net
 
 
-def build(name: str, arch: str, args: argparse.Namespace) -> Plain:
-    """The contender `name`."""
-    return (Plain if name in ("published", "timm") else Ours)(network(name, arch, args), args)
-
-
 def names_for(arch: str, args: argparse.Namespace) -> list[str]:
     """The contenders that there are for `arch`; the first is what the others are compared with."""
     names = ["published", "ours"]
@@ -281,7 +279,8 @@ def serve(name: str, arch: str, args: argparse.Namespace, pipe: Connection) -> N
     """Be the contender `name`: for every task asked, answer with a `Turn`, or with what failed."""
     try:
         seed_all(0, deterministic=False)
-        contender = build(name, arch, args)
+        kind = Plain if name in ("published", "timm") else Ours
+        contender = kind(network(name, arch, args), args)
         while task := pipe.recv():
             taken = seconds(getattr(contender, task), args.device, queued=1)
             parts = split(contender.watch.take())
@@ -300,11 +299,15 @@ class Rival:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(name, arch, args, theirs), daemon=True)
         self.process.start()
+        theirs.close()  # so that its end is noticed
 
     def take_turn(self, task: str) -> float:
         """Seconds; the whole `Turn` goes to `turns`. Raises UsageError where it fails."""
-        self.pipe.send(task)
-        turn = self.pipe.recv()
+        try:
+            self.pipe.send(task)
+            turn = self.pipe.recv()
+        except (EOFError, BrokenPipeError):
+            raise UsageError(f"{self.name} was killed, for its memory? -b takes less") from None
         if isinstance(turn, str):
             raise UsageError(f"{self.name}: {turn}")
         self.turns.append(turn)
@@ -317,7 +320,7 @@ class Rival:
 
 def race_at(task: str, rivals: list[Rival], args: argparse.Namespace) -> list[dict]:
     """A row for each contender at `task`, a method of `Plain`."""
-    batch, steps = (1, 1) if task == "answer" else (args.batch_size, args.steps)
+    batch, steps = (1, ANSWERS) if task == "answer" else (args.batch_size, args.steps)
     contenders = {rival.name: partial(rival.take_turn, task) for rival in rivals}
     rounds = take_turns(contenders, args.rounds)
     times = {name: [whole / steps for whole in each] for name, each in rounds.items()}
@@ -369,11 +372,11 @@ TRAINING_COLUMNS = COLUMNS | {
 
 
 def bench_all(args: argparse.Namespace) -> None:
+    for arch in args.archs:
+        network("published", arch, args)  # a wrong name is found before anything is measured
     settings = {name: value for name, value in vars(args).items() if name != "json"}
     report = describe(args.device) | {"settings": settings, "rows": []}
     print(", ".join(f"{key} {value}" for key, value in report.items() if key != "rows"), flush=True)
-    for arch in args.archs:
-        network("published", arch, args)  # a wrong name is found before anything is measured
     for arch in args.archs:
         report["rows"] += bench(arch, args)
     for task in TASKS.values():

@@ -79,16 +79,16 @@ def captured(model, image_size: int):
     return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
-def to_onnx(program, notes: dict[str, str]) -> bytes:
+def to_onnx(program, notes: dict) -> bytes:
     import torch
 
     names = {"input_names": ["images"], "output_names": ["logits"]}
     exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
-    exported.model.metadata_props.update(notes)
+    exported.model.metadata_props.update({k: json.dumps(value) for k, value in notes.items()})
     return exported.model_proto.SerializeToString()
 
 
-def to_pt2(program, notes: dict[str, str]) -> bytes:
+def to_pt2(program, notes: dict) -> bytes:
     import torch
 
     file = io.BytesIO()
@@ -144,7 +144,6 @@ def export(args) -> None:
     write, runner = FORMATS[ending]
     model, network, assumed = load(args.checkpoint, args.attention_type, args.attention_param)
     notes = {**network, "preparation": preparation(args.image_size)}
-    notes = {name: json.dumps(value) for name, value in notes.items()}
     data = write(captured(model, args.image_size), notes)
     try:
         write_atomically(data, args.target)

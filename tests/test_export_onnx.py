@@ -1,8 +1,6 @@
 """Exported networks give the network's logits, for any number of images."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "export_onnx.py"
 QUICK = ("resnet18", "mobilenet_v2", "cifar_resnet20")
-# the same blocks as shallower networks, more often
 # the same blocks as shallower networks, more often or wider
 DEEPER = ("resnet34", "resnet101", "resnet152", "resnext101_32x8d")
 DEEPER += ("cifar_wideresnet28_10", "cifar_wideresnet40_10")
@@ -126,24 +122,19 @@ def test_other_attention(tmp_path):
         assert difference(logits, model(images.double())) > 1e-3
 
 
-def refused(*arguments) -> str:
-    """The one line that the command ends with."""
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    return line
+def test_mistakes_are_one_line(tmp_path, capsys):
+    def refused(source, target: str, *options: str) -> str:
+        assert main([str(source), str(tmp_path / target), *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
 
-
-def test_mistakes_are_one_line(tmp_path):
-    here = tmp_path / "here.onnx"
-    here.write_text("kept")
-    assert "here.onnx already exists" in refused(tmp_path / "none.pth", here)
-    assert here.read_text() == "kept"
-    assert "use .onnx or .pt2" in refused(tmp_path / "none.pth", tmp_path / "out.pt")
-    assert "there is no folder" in refused(tmp_path / "none.pth", tmp_path / "no" / "out.onnx")
-    assert "none.pth does not exist" in refused(tmp_path / "none.pth", tmp_path / "out.onnx")
+    missing = tmp_path / "none.pth"
+    (tmp_path / "here.onnx").write_text("kept")
+    assert "here.onnx already exists" in refused(missing, "here.onnx")
+    assert (tmp_path / "here.onnx").read_text() == "kept"
+    assert "use .onnx or .pt2" in refused(missing, "out.pt")
+    assert "there is no folder" in refused(missing, "no/out.onnx")
+    assert "none.pth does not exist" in refused(missing, "out.onnx")
     path, _ = written(tmp_path, "cifar_resnet20", "none", 32)
-    wrong = "--attention-type", "se"
-    assert "has no weights of se" in refused(path, tmp_path / "out.onnx", *wrong)
+    assert "has no weights of se" in refused(path, "out.onnx", "--attention-type", "se")
     assert not list(tmp_path.glob("out*"))
