@@ -281,14 +281,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 2 for a mistake, 128 + signal when stopped."""
     args = parse_args(argv)
 
-    import torch
-
     from utils import distributed
-    from utils.engine import Precision
+    from utils.engine import DTYPES, Precision
     from utils.launch import launch, processes_to_start, published_nodes, report
     from utils.signals import Stopped
 
-    dtypes = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     dist = None
     try:
         if args.save_weights:
@@ -302,7 +299,7 @@ def main(argv: list[str] | None = None) -> int:
             return launch([__file__, *(sys.argv[1:] if argv is None else argv)], count, nodes)
         dist = distributed.start(args.gpu, args.parallel, args.dist_backend)
         command = evaluate if args.evaluate else train
-        command(args, dist, Precision(dist.device.type, dtypes[args.amp]))
+        command(args, dist, Precision(dist.device.type, DTYPES[args.amp]))
     except Stopped as stopped:
         if dist.is_main:
             print(stopped, file=sys.stderr)

@@ -40,22 +40,24 @@ from utils.bench import describe, milliseconds, seconds, summary, table, take_tu
 from utils.cli import Parser, exit_code, number
 from utils.data import EvalBatches, SyntheticLoader
 from utils.distributed import Dist
-from utils.engine import Precision, evaluate, train_one_epoch
+from utils.engine import DTYPES, Precision, evaluate, train_one_epoch
 from utils.errors import UsageError, reason
 from utils.memory import keep_freed_memory
 from utils.metrics import Totals, correct_at
+from utils.optim import make_optimizer
 from utils.seed import seed_all
 
-TASKS = {"train": "training", "evaluate": "evaluation", "answer": "one image"}
+# evaluation first: it is timed as in a process that only evaluates, with no training's memory
+TASKS = {"evaluate": "evaluation", "answer": "one image", "train": "training"}
 PARTS = ("data", "forward", "backward", "optimizer", "other")
 PLAIN = "ours, no attention"
 TO_PLAIN = "ratio to no attention"
 CLASSES = 1000
 LR = 1e-4
+ANSWERS = 10
 # images a step, and steps a round: what fills the device without taking minutes
 BATCH = {"cpu": 16, "cuda": 256}
 STEPS = {"cpu": 2, "cuda": 10}
-DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 TIMM = {"mobilenet_v2": "mobilenetv2_100"}  # where timm has another name
 
 
@@ -152,7 +154,7 @@ class Plain:
         self.device = torch.device(args.device)
         self.watch = Stopwatch(args.device)
         self.net = Watched(net.to(self.device), self.watch)
-        self.optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9, weight_decay=1e-4)
+        self.optimizer = self.optimizer_of(net)
         self.optimizer.register_step_pre_hook(lambda *_: self.watch.begin("optimizer"))
         self.optimizer.register_step_post_hook(lambda *_: self.watch.begin("other"))
         self.batches = self.prepare(args, args.batch_size, args.steps)
@@ -163,6 +165,9 @@ class Plain:
         once = EvalBatches(batch_size, batch_size)
         images = SyntheticLoader(once, args.image_size, CLASSES, self.device, torch.float32)
         return [(image.contiguous(), target) for image, target in images] * steps
+
+    def optimizer_of(self, net: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(net.parameters(), LR, momentum=0.9, weight_decay=1e-4)
 
     def read(self, loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> None:
         """What the published loops show of a step, which waits for the device."""
@@ -187,8 +192,10 @@ class Plain:
 
     @torch.no_grad()
     def answer(self) -> None:
-        """The class of one image."""
-        self.net.eval()(self.image).argmax().item()
+        """The classes of ANSWERS images, one after another."""
+        self.net.eval()
+        for _ in range(ANSWERS):
+            self.net(self.image).argmax().item()
 
 
 class Ours(Plain):
@@ -196,15 +203,17 @@ class Ours(Plain):
 
     def __init__(self, net: nn.Module, args: argparse.Namespace):
         self.dist = Dist(0, 1, torch.device(args.device))
-        if args.device == "cpu":
-            keep_freed_memory()
+        keep_freed_memory()
         self.precision = Precision(args.device, DTYPES[args.amp])
         self.scaler = self.precision.scaler()
         if not args.contiguous:
-            net.to(memory_format=torch.channels_last)
+            self.dist.place(net)
         if args.compile:
-            net.compile()
+            net.compile(dynamic=False)
         super().__init__(net, args)
+
+    def optimizer_of(self, net: nn.Module) -> torch.optim.Optimizer:
+        return make_optimizer(net, lr=LR)
 
     def prepare(self, args: argparse.Namespace, batch_size: int, steps: int) -> Iterable:
         batches = EvalBatches(steps * batch_size, batch_size)
@@ -248,11 +257,6 @@ def network(name: str, arch: str, args: argparse.Namespace) -> nn.Module:
     return with_formula(net) if name == "published" else net
 
 
-def build(name: str, arch: str, args: argparse.Namespace) -> Plain:
-    """The contender `name`."""
-    return (Plain if name in ("published", "timm") else Ours)(network(name, arch, args), args)
-
-
 def names_for(arch: str, args: argparse.Namespace) -> list[str]:
     """The contenders that there are for `arch`; the first is what the others are compared with."""
     names = ["published", "ours"]
@@ -281,7 +285,8 @@ def serve(name: str, arch: str, args: argparse.Namespace, pipe: Connection) -> N
     """Be the contender `name`: for every task asked, answer with a `Turn`, or with what failed."""
     try:
         seed_all(0, deterministic=False)
-        contender = build(name, arch, args)
+        kind = Plain if name in ("published", "timm") else Ours
+        contender = kind(network(name, arch, args), args)
         while task := pipe.recv():
             taken = seconds(getattr(contender, task), args.device, queued=1)
             parts = split(contender.watch.take())
@@ -300,11 +305,15 @@ class Rival:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(name, arch, args, theirs), daemon=True)
         self.process.start()
+        theirs.close()  # so that its end is noticed
 
     def take_turn(self, task: str) -> float:
         """Seconds; the whole `Turn` goes to `turns`. Raises UsageError where it fails."""
-        self.pipe.send(task)
-        turn = self.pipe.recv()
+        try:
+            self.pipe.send(task)
+            turn = self.pipe.recv()
+        except (EOFError, BrokenPipeError):
+            raise UsageError(f"{self.name} was killed, for its memory? -b takes less") from None
         if isinstance(turn, str):
             raise UsageError(f"{self.name}: {turn}")
         self.turns.append(turn)
@@ -317,7 +326,7 @@ class Rival:
 
 def race_at(task: str, rivals: list[Rival], args: argparse.Namespace) -> list[dict]:
     """A row for each contender at `task`, a method of `Plain`."""
-    batch, steps = (1, 1) if task == "answer" else (args.batch_size, args.steps)
+    batch, steps = (1, ANSWERS) if task == "answer" else (args.batch_size, args.steps)
     contenders = {rival.name: partial(rival.take_turn, task) for rival in rivals}
     rounds = take_turns(contenders, args.rounds)
     times = {name: [whole / steps for whole in each] for name, each in rounds.items()}
@@ -369,11 +378,11 @@ TRAINING_COLUMNS = COLUMNS | {
 
 
 def bench_all(args: argparse.Namespace) -> None:
+    for arch in args.archs:
+        network("published", arch, args)  # a wrong name is found before anything is measured
     settings = {name: value for name, value in vars(args).items() if name != "json"}
     report = describe(args.device) | {"settings": settings, "rows": []}
     print(", ".join(f"{key} {value}" for key, value in report.items() if key != "rows"), flush=True)
-    for arch in args.archs:
-        network("published", arch, args)  # a wrong name is found before anything is measured
     for arch in args.archs:
         report["rows"] += bench(arch, args)
     for task in TASKS.values():

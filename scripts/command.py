@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": ("scripts.predict", "the likeliest classes of images"),
     "gradcam": ("scripts.gradcam", "a picture of where networks look"),
     "show-attention": ("scripts.show_attention", "a picture of what SimAM does in a network"),
+    "export": ("scripts.export_onnx", "a network as ONNX or a torch.export program"),
     "plot-curves": ("scripts.plot_curves", "a picture of runs' losses and accuracies"),
 }
 

@@ -79,14 +79,6 @@ RENAMERS = {
 }
 
 
-def check_target(target: str, endings: tuple[str, ...]) -> None:
-    """Raise UsageError for a file that exists, or whose ending is none of `endings`."""
-    if not target.endswith(endings):
-        raise UsageError(f"the ending of {target} says no format; use {' or '.join(endings)}")
-    if os.path.exists(target):
-        raise UsageError(f"{target} already exists; remove it or choose another name")
-
-
 def convert(source: str, target: str, to: str, attention: str | None = None) -> str:
     """Write the weights in `source` to `target` under the names `to`; returns a line about it.
 
@@ -94,7 +86,7 @@ def convert(source: str, target: str, to: str, attention: str | None = None) -> 
     ending, and names that do not exist for the network.
     """
     from utils.checkpoint import recognise, state_dict_of
-    from utils.files import read_file, save_atomically, write_weights
+    from utils.files import check_target, read_file, save_atomically, write_weights
 
     check_target(target, (".pth", ".safetensors"))
     content = read_file(source)
@@ -124,7 +116,7 @@ def convert_detector(source: str, target: str) -> str:
     exists or does not end in .pth.
     """
     from utils.detector import detector_of
-    from utils.files import read_file, save_atomically
+    from utils.files import check_target, read_file, save_atomically
 
     check_target(target, (".pth",))
     detector = detector_of(read_file(source), source)

@@ -16,6 +16,8 @@ from .metrics import Totals
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 AfterStep = Callable[[int, Totals], None]
+# what --amp means
+DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision(NamedTuple):

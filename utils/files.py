@@ -137,6 +137,18 @@ def _open_pickles(path: str) -> IO[bytes]:
     return archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl")))
 
 
+def check_target(path: str, endings: tuple[str, ...]) -> None:
+    """Raise UsageError for a file to write that exists, has no folder, or ends in none of
+    `endings`."""
+    if not path.endswith(endings):
+        raise UsageError(f"the ending of {path} says no format; use {' or '.join(endings)}")
+    if os.path.exists(path):
+        raise UsageError(f"{path} already exists; remove it or choose another name")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise UsageError(f"can't write {path}: there is no folder {folder}; create it first")
+
+
 def save_atomically(content: Any, path: str, previous: str | None = None) -> None:
     """Write `content` to `path` with torch.save: complete, or leaving what was there.
 

@@ -189,9 +189,14 @@ def train_transform(size: int, policy: str | None = None) -> Transform:
     return transform
 
 
+def shorter_side(size: int) -> int:
+    """Of an image before its middle, `size` pixels a side, is cut out for evaluation."""
+    return size * 256 // 224
+
+
 def eval_transform(size: int) -> Transform:
     """Shorter side to 256/224 of the size, centre crop."""
-    shorter = size * 256 // 224
+    shorter = shorter_side(size)
 
     def transform(
         image: PillowImage | TurboImage, _generator: torch.Generator | None = None

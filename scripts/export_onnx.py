@@ -1,0 +1,150 @@
+"""Write a checkpoint's network for deployment: ONNX, or a torch.export program.
+
+    python scripts/export_onnx.py CHECKPOINT OUT.onnx
+    python scripts/export_onnx.py CHECKPOINT OUT.pt2
+
+CHECKPOINT is whatever `main_imagenet.py --weights` takes; its network is recognised as by
+evaluate_all.py. The program takes "images" (N, 3, SIZE, SIZE), float32, normalised, any N, and
+returns "logits" (N, classes). SimAM is in it as plain operators. The file also says what the
+network is, what its classes are called, and how its images are prepared: ONNX in its metadata, a
+.pt2 in its extra file `network.json`. The written file is then run on random images and compared
+with the network: ONNX by onnxruntime, .pt2 by torch.export. For OUT.onnx, onnx and onnxscript must
+be installed.
+"""
+
+import importlib.util
+import io
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from utils.cli import Parser, add_shared, exit_code
+from utils.errors import UsageError
+
+# Above it something else was exported. Relative to the largest logit where that is above 1; what
+# float32 loses by another order of sums is 1e-6 in trained networks, up to 1e-4 in random ones.
+TOLERANCE = 1e-3
+BATCHES = 1, 3
+
+
+def parse_args(argv: list[str] | None = None):
+    parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", help="file with the weights")
+    add("target", metavar="OUT", help="file to write, .onnx or .pt2")
+    add_shared(parser, "--attention-type", "--attention-param", "--image-size")
+    return parser.parse_args(argv)
+
+
+def preparation(image_size: int) -> dict:
+    """How images are prepared for the network: pixels, and mean and deviation of values 0 to 1."""
+    from utils.data import MEAN, STD
+    from utils.images import shorter_side
+
+    sides = {"shorter_side": shorter_side(image_size), "centre_crop": image_size}
+    return {**sides, "mean": MEAN, "std": STD}
+
+
+def captured(model, image_size: int):
+    """The network as torch.export captures it, for any number of images."""
+    import torch
+
+    # the first number of images must be none that torch.export takes for a constant: 0 or 1
+    example = torch.zeros(2, 3, image_size, image_size)
+    return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def to_onnx(program, notes: dict) -> bytes:
+    import torch
+
+    names = {"input_names": ["images"], "output_names": ["logits"]}
+    exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+    exported.model.metadata_props.update({k: json.dumps(value) for k, value in notes.items()})
+    return exported.model_proto.SerializeToString()
+
+
+def to_pt2(program, notes: dict) -> bytes:
+    import torch
+
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={"network.json": json.dumps(notes)})
+    return file.getvalue()
+
+
+def run_onnx(path: str):
+    """images -> logits by onnxruntime on the CPU; None where it is not installed."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+    import torch
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def run_pt2(path: str):
+    """images -> logits by PyTorch."""
+    import torch
+
+    return torch.export.load(path).module()
+
+
+FORMATS = {".onnx": (to_onnx, run_onnx), ".pt2": (to_pt2, run_pt2)}
+
+
+def largest_difference(model, run, image_size: int) -> float:
+    """Of the logits of random images, relative to the largest logit where that is above 1."""
+    import torch
+
+    worst = 0.0
+    for batch in BATCHES:
+        images = torch.randn(batch, 3, image_size, image_size)
+        with torch.no_grad():
+            expected = model(images)
+            gap = (run(images) - expected).abs().max() / expected.abs().max().clamp(min=1)
+        worst = max(worst, gap.item())
+    return worst
+
+
+def export(args) -> None:
+    from utils.files import check_target, write_atomically
+    from utils.loading import load_network
+
+    check_target(args.target, tuple(FORMATS))
+    ending = os.path.splitext(args.target)[1]
+    missing = [name for name in ("onnx", "onnxscript") if not importlib.util.find_spec(name)]
+    if ending == ".onnx" and missing:
+        raise UsageError(
+            f"{args.target} needs {' and '.join(missing)}: pip install onnx onnxscript"
+        )
+    write, runner = FORMATS[ending]
+    loaded = load_network(args.checkpoint, args.attention_type, args.attention_param)
+    notes = loaded.network | {"classes": loaded.classes}
+    notes["preparation"] = preparation(args.image_size)
+    data = write(captured(loaded.model, args.image_size), notes)
+    try:
+        write_atomically(data, args.target)
+    except OSError as error:
+        raise UsageError(f"can't write {args.target}: {error.strerror}") from None
+    loaded.tell_assumed()
+    print(f"wrote {args.target}: {loaded.label}")
+    run = runner(args.target)
+    if run is None:
+        print("not checked: that needs onnxruntime (pip install onnxruntime)")
+        return
+    worst = largest_difference(loaded.model, run, args.image_size)
+    if not worst <= TOLERANCE:
+        raise UsageError(f"{args.target} is wrong: its logits are {worst:.1e} off; don't use it")
+    batches = " and ".join(map(str, BATCHES))
+    print(f"checked with {batches} random images: largest difference of a logit {worst:.1e}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    return exit_code(lambda: export(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
