@@ -28,9 +28,9 @@ def as_rows(x: torch.Tensor) -> torch.Tensor:
 
 def blocks(*rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """Walk the tensors along dimension 0 together, about BLOCK elements of the first at a time."""
-    step = max(BLOCK // max(math.prod(rows[0].shape[1:]), 1), 1)
-    if step >= len(rows[0]):
-        return iter((rows,))  # views would cost a small map as much as its arithmetic
+    if rows[0].numel() <= 2 * BLOCK:
+        return iter((rows,))  # views would cost a small map more than leaving the cache does
+    step = max(BLOCK // math.prod(rows[0].shape[1:]), 1)
     return zip(*(each.split(step) for each in rows), strict=True)
 
 
@@ -75,9 +75,8 @@ def backward(grad: torch.Tensor, x: torch.Tensor, stats: torch.Tensor) -> torch.
         s = torch.addcmul(half, z, z, out=dx_b if dx_b.dtype == wide else None).sigmoid_()
         hz = torch.mul(g_b, x_b)
         torch.ops.aten.sigmoid_backward.grad_input(hz, s, grad_input=hz).mul_(z)
-        s.mul_(g_b)
         mean_hz = hz.mean(1, keepdim=True)
         slope = torch.mul(hz, z).sum(1, keepdim=True).mul_(4 / n)
-        hz.sub_(z.mul_(slope).add_(mean_hz)).mul_(root)
-        torch.add(s, hz, alpha=2, out=dx_b)
+        hz.sub_(z.mul_(slope).add_(mean_hz)).mul_(2 * root)
+        torch.addcmul(hz, s, g_b, out=dx_b)
     return dx
