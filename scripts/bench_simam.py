@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from networks import create_model
 from networks.attentions import SimAM, simam
 from networks.attentions.simam import simam_formula
+from utils.tables import markdown
 
 E_LAMBDA = 0.1
 MAPS = (
@@ -244,14 +245,6 @@ def bench_network(arch: str, batch: int, device: str) -> list[dict]:
     return rows
 
 
-def table(rows: list[dict], columns: dict) -> str:
-    """Rows as Markdown; columns: heading -> what a row shows there."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        lines.append("| " + " | ".join(str(show(row)) for show in columns.values()) + " |")
-    return "\n".join(lines)
-
-
 def milliseconds(row: dict) -> str:
     return f"{row['ms']:.3g} ({row['ms_20']:.3g} - {row['ms_80']:.3g})"
 
@@ -291,12 +284,12 @@ def main(argv=None):
                 for layout in LAYOUTS:
                     rows = bench_layer((batch, *shape), dtype, layout, device)
                     report["layers"] += [{"of": network, **row} for row in rows]
-        print("\n" + table(report["layers"], LAYER_COLUMNS), flush=True)
+        print("\n" + markdown(LAYER_COLUMNS, report["layers"]), flush=True)
     if args.only != "layers":
         report["networks"] = []
         for arch, batch in NETWORKS[device]:
             report["networks"] += bench_network(arch, batch, device)
-        print("\n" + table(report["networks"], NETWORK_COLUMNS), flush=True)
+        print("\n" + markdown(NETWORK_COLUMNS, report["networks"]), flush=True)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
 

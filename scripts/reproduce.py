@@ -5,14 +5,15 @@
     python scripts/reproduce.py table3 [RUN_FOLDER...]     # ImageNet
     python scripts/reproduce.py table4 [WORK_DIR...]       # COCO, from mmdetection's logs
 
-prints a Markdown table and writes it as ROOT/TABLE.csv, .json and .png, or where --out says. Runs
-that are not finished count as not run. Interrupted, the same command with --run goes on: finished
-runs are not repeated.
+prints a Markdown table and writes it as ROOT/TABLE.csv, .json and .png, or where --out says; for
+CIFAR the curves of every run, too. Runs that are not finished count as not run. Interrupted, the
+same command with --run goes on: finished runs are not repeated.
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -20,6 +21,11 @@ from scripts.train_cifar import add_data_options, guarded
 from utils.cli import Parser, comma_list, number
 from utils.paper import TABLE2, TABLE3
 from utils.tables import check_writable
+
+
+def distinct(names: Iterable[str]) -> str:
+    """A default of `comma_list`: each name once."""
+    return ",".join(dict.fromkeys(names))
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,15 +53,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_data_options(table2)
     table2.set_defaults(dataset=None)  # both
     add = table2.add_argument
-    archs = list(dict.fromkeys(arch for _, arch, _ in TABLE2))
-    attentions = list(dict.fromkeys(attention for *_, attention in TABLE2))
+    archs = distinct(arch for _, arch, _ in TABLE2)
+    attentions = distinct(attention for *_, attention in TABLE2)
     add("--archs", type=comma_list(str), default=archs, help="networks")
     add("--attentions", type=comma_list(str), default=attentions, help="attention modules")
-    add("--seeds", type=comma_list(number(int, 0)), default=[1, 2, 3, 4, 5], help="a run each")
+    add("--seeds", type=comma_list(number(int, 0)), default="1,2,3,4,5", help="a run each")
 
     table3 = command("table3", "ImageNet: accuracies, size, and speed on this machine", "ckpts")
     add = table3.add_argument
-    archs = list(dict.fromkeys(arch for arch, _ in TABLE3))
+    archs = distinct(arch for arch, _ in TABLE3)
     add("paths", metavar="RUN_FOLDER_OR_CHECKPOINT", nargs="*", help="besides those in ROOT")
     add("--archs", type=comma_list(str), default=archs, help="networks")
     add("--data", help="folder with val/<class>/, to evaluate checkpoints")

@@ -30,7 +30,7 @@ from utils.cli import Parser, comma_list, number
 from utils.errors import UsageError
 from utils.results import read_run
 
-LAMBDAS = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
+LAMBDAS = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")
     positive = number(float, 0, exclusive=True)
     add("--lambdas", type=comma_list(positive), default=LAMBDAS, help="such as 0.1,0.01")
-    add("--seeds", type=comma_list(number(int, 0)), default=[1, 2, 3, 4, 5], help="a run each")
+    add("--seeds", type=comma_list(number(int, 0)), default="1,2,3,4,5", help="a run each")
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")
     add("--out", metavar="STEM", help="write STEM.csv, .json, .png (default: ROOT/search_lambda)")
     return parser.parse_args(argv)

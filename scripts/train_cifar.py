@@ -53,8 +53,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_data_options(parser)
     add = parser.add_argument
     add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")
-    add("--attentions", type=comma_list(str), default=["none"], help="such as none,simam,se")
-    add("--seeds", type=comma_list(number(int, 0)), default=[1], help="such as 1,2,3,4,5")
+    add("--attentions", type=comma_list(str), default="none", help="such as none,simam,se")
+    add("--seeds", type=comma_list(number(int, 0)), default="1", help="such as 1,2,3,4,5")
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")
     return parser.parse_args(argv)
 

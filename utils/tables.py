@@ -102,7 +102,7 @@ def write(stem: str, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
 
 
 def picture(path: str, panels: int, draw: Callable[[Sequence], None]) -> None:
-    """Write the PNG file `path`: `draw` fills matplotlib axes, as many as `panels`, side by side.
+    """Write the PNG file `path`: `draw` fills matplotlib axes, as many as `panels`, four in a row.
 
     Without matplotlib a line on standard error takes its place. Raises UsageError where the file
     can't be written.
@@ -112,8 +112,12 @@ def picture(path: str, panels: int, draw: Callable[[Sequence], None]) -> None:
     except ImportError:
         print(f"no {path}: it needs matplotlib (pip install matplotlib)", file=sys.stderr)
         return
-    figure = Figure(figsize=(1 + 6 * panels, 4.5), layout="constrained")
-    draw(figure.subplots(1, panels, squeeze=False)[0])
+    rows, columns = -(-panels // 4), min(panels, 4)
+    figure = Figure(figsize=(1 + 6 * columns, 4.5 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for unused in places[panels:]:
+        unused.set_axis_off()
+    draw(places[:panels])
     try:
         figure.savefig(path, dpi=80)
     except OSError as error:

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import operator
 import sys
+from collections.abc import Mapping, Sequence
 
 from scripts.train_cifar import ITERATIONS, Run, dataset_name, load_images, train_run
 from utils import tables
@@ -56,7 +57,27 @@ def train_missing(args: argparse.Namespace, runs: dict[Key, list[Run]]) -> None:
                 train_run(run, *images, args.ckpt, dist, args.print_freq)
 
 
+def draw_curves(axes: Sequence, rows: Sequence[Mapping]) -> None:
+    """Top-1 by epoch on training (dotted) and validation images, a panel for each network."""
+    panels = dict(zip(dict.fromkeys((r["dataset"], r["arch"]) for r in rows), axes, strict=True))
+    for (dataset, arch), place in panels.items():
+        place.set_title(f"{dataset}, {arch}, {rows[0]['iterations']:,} iterations")
+        place.set_xlabel("epoch")
+        place.set_ylabel("top-1 %")
+        place.grid(alpha=0.3)
+        own = [row for row in rows if (row["dataset"], row["arch"]) == (dataset, arch)]
+        for number, row in enumerate(own):
+            for run in row["trained"]:
+                epochs = range(1, run["epochs"] + 1)
+                label = f"{row['attention']}, seed {run['seed']}"
+                place.plot(epochs, run["curves"]["val_acc1"], f"C{number}-", label=label)
+                place.plot(epochs, run["curves"]["train_acc1"], f"C{number}:")
+        place.legend(fontsize="x-small", ncols=2, title="validation (training: dotted)")
+
+
 def table2(args: argparse.Namespace, stem: str) -> None:
+    from scripts.bench_simam import describe
+
     runs = wanted_runs(args)
     if args.run:
         train_missing(args, runs)
@@ -77,13 +98,19 @@ def table2(args: argparse.Namespace, stem: str) -> None:
                 ],
             }
         )
-    about = {"table": "2", "unit": "top-1 % after the last epoch"}
-    about["shortened"] = args.iterations < ITERATIONS
+    about = {
+        "table": "2",
+        "unit": "top-1 % after the last epoch",
+        "collected on": describe("cpu"),
+        "shortened": args.iterations < ITERATIONS,
+    }
     title = f"{args.iterations:,} iterations"
     if about["shortened"]:
         title = f"shortened: {args.iterations:,} of the paper's {ITERATIONS:,} iterations"
         about["label"] = f"{title}; no reproduction of the paper's figures"
         print(about["label"])
+        for row in rows:
+            row |= {"difference": None, "standard_errors": None}
     datasets = dict.fromkeys(row["dataset"] for row in rows)
     panels = {
         f"{name}, {title}": ([r for r in rows if r["dataset"] == name], "arch", "attention")
@@ -91,3 +118,8 @@ def table2(args: argparse.Namespace, stem: str) -> None:
     }
     columns = {name: operator.itemgetter(name) for name in ("dataset", "arch", "attention")}
     tables.conclude(stem, rows, columns | tables.COMPARISON, about, panels)
+    ran = [row for row in rows if row["runs"]]
+    if ran:
+        networks = {(row["dataset"], row["arch"]) for row in ran}
+        path = f"{stem}_curves.png"
+        tables.picture(path, len(networks), lambda axes: draw_curves(axes, ran))
