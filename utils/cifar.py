@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.error import URLError
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
 from .data import EvalBatches, Normalise, TrainBatches
 from .errors import UsageError, reason
-from .images import Crop, open_image
+from .images import open_image
 from .listing import check_same_classes, list_images
 from .seed import mix_seed
 
@@ -76,23 +77,23 @@ def read_folder(root: str) -> tuple[Images, Images]:
     check_same_classes(*listings)
     splits = []
     for listing in listings:
-        pixels = torch.empty(len(listing.paths), 3, SIZE, SIZE, dtype=torch.uint8)
+        pixels = np.empty((len(listing.paths), SIZE, SIZE, 3), np.uint8)
         for image, path in zip(pixels, listing.paths, strict=True):
-            image.copy_(_read_image(path))
+            image[:] = _read_image(path)
+        pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
         splits.append(Images(pixels, torch.from_numpy(listing.targets), listing.classes))
     return tuple(splits)
 
 
-def _read_image(path: str) -> torch.Tensor:
+def _read_image(path: str) -> np.ndarray:
     try:
         image = open_image(path, "pil")
-        whole = Crop(0, 0, image.height, image.width)
-        pixels = image.resized(whole, image.height, image.width)
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise UsageError(f"can't decode image {path} ({reason(error)})") from None
-    if pixels.shape[1:] != (SIZE, SIZE):
-        raise UsageError(f"image {path} has {image.width}x{image.height} pixels, not {SIZE}x{SIZE}")
-    return pixels
+    if (image.width, image.height) != (SIZE, SIZE):
+        size = f"{image.width}x{image.height}"
+        raise UsageError(f"image {path} has {size} pixels, not {SIZE}x{SIZE}")
+    return np.asarray(image.image)
 
 
 def hold_out(images: Images) -> tuple[Images, Images]:
