@@ -41,6 +41,15 @@ def build_model(identity: dict):
         raise UsageError(str(error)) from None
 
 
+def start_branches_at_zero(model, arch: str) -> None:
+    """What --zero-init-residual asks for; raises UsageError where nothing can be done."""
+    from networks.init import zero_init_residual
+    from utils.errors import UsageError
+
+    if not zero_init_residual(model):
+        raise UsageError(f"--zero-init-residual: no residual branch of {arch} ends in a norm")
+
+
 def run_folder(args: argparse.Namespace, identity: dict) -> str:
     """ROOT/imagenet-ARCH[-ATTENTION-paramP][-seedS]"""
     import os
@@ -98,6 +107,15 @@ def load_data(args: argparse.Namespace):
     return train, val, num_classes
 
 
+def weights_of(args: argparse.Namespace, content, source: str) -> dict:
+    """The weights in `content`, read from `source`; with --ema, their moving average."""
+    from utils import checkpoint
+
+    if args.ema is None:
+        return checkpoint.state_dict_of(content, source)
+    return checkpoint.average_of(content, source)
+
+
 def save_weights(args: argparse.Namespace) -> None:
     """Check that the weights of --resume or --weights are the network's, and write them alone."""
     from utils import checkpoint
@@ -108,7 +126,7 @@ def save_weights(args: argparse.Namespace) -> None:
     if source in (None, "auto"):
         raise UsageError("--save-weights needs the file to take them from: --resume FILE")
     content = read_file(source)
-    state = checkpoint.state_dict_of(content, source)
+    state = weights_of(args, content, source)
     identity = describe_model(args, args.num_classes or checkpoint.num_classes_of(state, source))
     checkpoint.check_identity(content, identity, source)
     model = build_model(identity)
@@ -127,7 +145,8 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
     from utils.files import read_file
     from utils.images import choose_backend
     from utils.log import RunLog
-    from utils.training import LATEST, accuracy_line, evaluate_with_progress
+    from utils.resume import LATEST
+    from utils.training import accuracy_line, evaluate_with_progress
 
     _, val, num_classes = load_data(args)
     identity = describe_model(args, num_classes)
@@ -140,7 +159,7 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
     if args.resume:
         checkpoint.check_identity(content, identity, source)
     model = build_model(identity)
-    checkpoint.load_state(model, checkpoint.state_dict_of(content, source), source)
+    checkpoint.load_state(model, weights_of(args, content, source), source)
 
     log = RunLog(quiet=not dist.is_main)
     sizes = f"{len(val.paths)} validation images in {len(val.classes)} classes"
@@ -160,21 +179,24 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
 
 def train(args: argparse.Namespace, dist, precision) -> None:
     """Train, from the start, from --weights or from where --resume stands."""
-    import torch
-
     from utils import checkpoint, data
+    from utils.engine import Recipe
     from utils.images import choose_backend
     from utils.log import RunLog
+    from utils.mixing import MixingLoader
+    from utils.optim import make_optimizer
+    from utils.resume import BEST, read_resume
     from utils.schedule import step_schedule
     from utils.seed import choose_seed, seed_all
-    from utils.training import BEST, Plan, Training, read_resume
+    from utils.training import Plan, Training
 
     train_backend = choose_backend(args.image_backend, "turbo")
     val_backend = choose_backend(args.image_backend, "pil")
     train_images, val_images, num_classes = load_data(args)
     identity = describe_model(args, num_classes)
     folder = run_folder(args, identity)
-    batch_size, workers = dist.batch_size(args.batch_size), dist.workers(args.workers)
+    per_pass, workers = dist.batch_size(args.batch_size), dist.workers(args.workers)
+    batch_size = per_pass * args.accumulate
     # only the first process reads: the run folder need not be on the other nodes
     resume, content, notes = dist.from_main(lambda: read_resume(args.resume, folder))
     if resume:
@@ -183,11 +205,19 @@ def train(args: argparse.Namespace, dist, precision) -> None:
     seed = dist.from_main(lambda: choose_seed(args.seed, content))
     seed_all(seed, deterministic=args.seed is not None)
     model = build_model(identity)
+    if args.zero_init_residual:
+        start_branches_at_zero(model, args.arch)
     if args.weights and not resume:
         notes += checkpoint.load_start_weights(model, args.weights)
-    model.to(dist.device)
-    optimizer = torch.optim.SGD(
-        model.parameters(), args.lr, momentum=args.momentum, weight_decay=args.wd
+    dist.place(model)
+    optimizer = make_optimizer(
+        model,
+        args.optimizer,
+        args.lr,
+        args.momentum,
+        args.wd,
+        args.nesterov,
+        decay_all=not args.no_wd_norm_bias,
     )
     settings = {
         "classes": train_images.classes,
@@ -197,7 +227,7 @@ def train(args: argparse.Namespace, dist, precision) -> None:
         "decoder": train_backend,
     }
     dist.check_same(identity | settings)
-    training = Training(model, optimizer, precision, dist, folder, identity | settings)
+    training = Training(model, optimizer, precision, dist, folder, identity | settings, args.ema)
     if resume:
         training.resume(content, resume)
         notes += [f"resumed     {resume}: epoch {training.epoch + 1}, step {training.step + 1}"]
@@ -209,17 +239,23 @@ def train(args: argparse.Namespace, dist, precision) -> None:
     )
     for line in header(model, identity, dist, args.image_size, sizes, folder) + notes:
         log.line(line)
-    if args.compile:
-        model.compile()
     feed = workers, dist, precision.input_dtype
     report = log.warn if args.skip_bad_images else None
     train_loader = data.train_loader(
-        train_images, args.image_size, batch_size, seed, *feed, train_backend, report
+        train_images,
+        args.image_size,
+        batch_size,
+        seed,
+        *feed,
+        train_backend,
+        report,
+        args.auto_augment,
     )
-    val_loader = data.eval_loader(val_images, args.image_size, batch_size, *feed, val_backend)
-    lr_at_step = step_schedule(
-        args.epochs, args.lr, args.cos_lr, args.warmup_epochs, len(train_loader)
-    )
+    if args.mixup or args.cutmix:
+        train_loader = MixingLoader(train_loader, args.mixup, args.cutmix, num_classes, seed)
+    val_loader = data.eval_loader(val_images, args.image_size, per_pass, *feed, val_backend)
+    cosine = args.sched == "cosine"
+    lr_at_step = step_schedule(args.epochs, args.lr, cosine, args.warmup_epochs, len(train_loader))
     save_every = args.save_every_minutes and 60 * args.save_every_minutes
     plan = Plan(
         train_loader,
@@ -229,10 +265,14 @@ def train(args: argparse.Namespace, dist, precision) -> None:
         args.print_freq,
         save_every,
         args.sync_bn,
+        Recipe(args.accumulate, args.clip_grad, args.label_smoothing, args.print_freq),
+        args.image_size if args.compile else None,
+        args.profile,
     )
     try:
         training.run(plan, log)
         log.line(f"best Acc@1  {training.best_acc1:.3f}, {training.path(BEST)}")
+        log.result({"best_acc1": training.best_acc1})
     finally:
         log.close()
 

@@ -11,3 +11,15 @@ def init_weights(model: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+
+
+def zero_init_residual(model: nn.Module) -> int:
+    """Let every residual branch that ends in a norm begin at zero (Goyal et al., 2017, 5.1).
+
+    Returns how many there are: blocks of which `last_norm` is not None.
+    """
+    norms = [getattr(module, "last_norm", None) for module in model.modules()]
+    found = [norm for norm in norms if norm is not None]
+    for norm in found:
+        nn.init.zeros_(norm.weight)
+    return len(found)

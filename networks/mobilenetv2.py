@@ -69,6 +69,11 @@ class InvertedResidual(nn.Module):
         self.attn_block = attention(out_planes, slot="block")
         self.residual = stride == 1 and in_planes == out_planes
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        """Ends the branch, if it has a shortcut; see `zero_init_residual`."""
+        return self.conv[-1] if self.residual else None
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.attn_block(self.conv(x))
         return x + y if self.residual else y

@@ -44,6 +44,11 @@ class BasicBlock(nn.Module):
         self.attn_block = attention(planes, slot="block")
         self.downsample = downsample or nn.Identity()
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """Ends the branch; see `zero_init_residual`."""
+        return self.bn2
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.attn_block(self.bn2(self.attn_conv(self.conv2(y))))
@@ -77,6 +82,11 @@ class Bottleneck(nn.Module):
         self.attn_block = attention(planes * self.expansion, slot="block")
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample or nn.Identity()
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """Ends the branch; see `zero_init_residual`."""
+        return self.bn3
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.relu(self.bn1(self.conv1(x)))

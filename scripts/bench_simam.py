@@ -15,13 +15,10 @@ contender is first checked against the formula in float64.
 
 import argparse
 import json
-import os
-import platform
 import sys
-import time
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 import torch
 from torch import nn
@@ -29,9 +26,10 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from networks import create_model
-from networks.attentions import SimAM, simam
+from networks.attentions import simam
 from networks.attentions.simam import simam_formula
-from utils.tables import markdown
+from utils.bench import describe, milliseconds, race, summary, with_formula
+from utils.tables import table
 
 E_LAMBDA = 0.1
 MAPS = (
@@ -68,57 +66,6 @@ def parse_args(argv=None) -> argparse.Namespace:
     if args.json and not args.json.resolve().parent.is_dir():
         parser.error(f"--json {args.json}: its folder does not exist; create it first")
     return args
-
-
-def describe(device: str) -> dict:
-    """What a reader must know of the machine and the versions."""
-    if device == "cuda":
-        import triton
-
-        properties = torch.cuda.get_device_properties(0)
-        name, more = properties.name, {"triton": triton.__version__, "cuda": torch.version.cuda}
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-        models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-        name, more = (models or [platform.processor()])[0], {"threads": torch.get_num_threads()}
-        more |= {"cores": os.cpu_count(), "vectors": torch.backends.cpu.get_cpu_capability()}
-    return {"machine": name, "torch": torch.__version__, **more}
-
-
-def seconds(call, device: str) -> float:
-    """One call on the CPU; on a GPU the mean of a queue of calls, between two events."""
-    if device == "cpu":
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
-    calls = 5
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(calls):
-        call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3 / calls
-
-
-def race(contenders: dict, device: str, rounds: int) -> dict:
-    """Seconds of every contender in every round; they take turns, after two unmeasured rounds."""
-    times = {name: [] for name in contenders}
-    for index in range(-2, rounds):
-        for name, call in contenders.items():
-            taken = seconds(call, device)
-            if index >= 0:
-                times[name].append(taken)
-    return times
-
-
-def summary(times: list[float], rivals: list[float]) -> dict:
-    """Median and 20 % to 80 % quantiles in ms, and the ratio to the rivals' time, turn by turn."""
-    fifths = quantiles(times, n=5)
-    ratio = median(own / rival for own, rival in zip(times, rivals, strict=True))
-    in_ms = [round(1e3 * each, 4) for each in (median(times), fifths[0], fifths[-1])]
-    return dict(zip(("ms", "ms_20", "ms_80"), in_ms, strict=True)) | {"ratio": round(ratio, 4)}
 
 
 def kept_for_backward(function, x: torch.Tensor) -> float:
@@ -194,14 +141,6 @@ def bench_layer(shape, dtype, layout: str, device: str) -> list[dict]:
     ]
 
 
-def with_formula(net: nn.Module) -> nn.Module:
-    """The network with every SimAM computed by the formula."""
-    for module in net.modules():
-        if isinstance(module, SimAM):
-            module.forward = partial(simam_formula, e_lambda=module.e_lambda)
-    return net
-
-
 def bench_network(arch: str, batch: int, device: str) -> list[dict]:
     """Rows for one training step and one evaluation step, on a GPU in bfloat16 channels-last."""
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
@@ -245,10 +184,6 @@ def bench_network(arch: str, batch: int, device: str) -> list[dict]:
     return rows
 
 
-def milliseconds(row: dict) -> str:
-    return f"{row['ms']:.3g} ({row['ms_20']:.3g} - {row['ms_80']:.3g})"
-
-
 LAYER_COLUMNS = {
     "maps": lambda row: "x".join(map(str, row["shape"])),
     "dtype": lambda row: row["dtype"],
@@ -284,12 +219,12 @@ def main(argv=None):
                 for layout in LAYOUTS:
                     rows = bench_layer((batch, *shape), dtype, layout, device)
                     report["layers"] += [{"of": network, **row} for row in rows]
-        print("\n" + markdown(LAYER_COLUMNS, report["layers"]), flush=True)
+        print("\n" + table(report["layers"], LAYER_COLUMNS), flush=True)
     if args.only != "layers":
         report["networks"] = []
         for arch, batch in NETWORKS[device]:
             report["networks"] += bench_network(arch, batch, device)
-        print("\n" + markdown(NETWORK_COLUMNS, report["networks"]), flush=True)
+        print("\n" + table(report["networks"], NETWORK_COLUMNS), flush=True)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
 

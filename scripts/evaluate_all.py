@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils.cli import Parser, exit_code, number
 from utils.errors import UsageError
-from utils.tables import markdown
+from utils.tables import table
 
 ENDINGS = (".pth", ".pt", ".pth.tar", ".safetensors")
 COLUMNS = (
@@ -177,7 +177,7 @@ def evaluate_all(args) -> int:
         except UsageError as error:
             print(f"error: {error}", file=sys.stderr)
         write_tables(rows, args)
-    print(markdown(SHOWN, rows))
+    print(table(rows, SHOWN))
     return 0 if len(rows) == len(files) else 2
 
 

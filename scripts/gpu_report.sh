@@ -3,9 +3,9 @@
 #
 #     bash scripts/gpu_report.sh FOLDER
 #
-# writes FOLDER/gpu_tests.txt, FOLDER/bench_simam.txt and FOLDER/bench_simam.json. It needs torch,
-# torchvision and triton, installs nothing and uses no network. The tests need pytest; without it
-# the benchmark's own check against float64 remains.
+# writes gpu_tests.txt, bench_simam.txt, bench_simam.json, bench_train.txt and bench_train.json into
+# FOLDER. It needs torch, torchvision and triton, installs nothing and uses no network. The tests
+# need pytest; without it the benchmark's own check against float64 remains.
 # PYTHON names the interpreter (default: python3). Exit status: 0 when all passed, 1 when something
 # failed, 2 when it could not start.
 set -uo pipefail
@@ -35,11 +35,13 @@ EOF
 mkdir -p "$out" || exit 2
 status=0
 if "$PYTHON" -c "import pytest" 2>/dev/null; then
-    timeout 200 "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider tests 2>&1 |
+    timeout 150 "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider tests 2>&1 |
         tee "$out/gpu_tests.txt" || status=1
 else
     echo "no pytest: the gpu-marked tests were not run" | tee "$out/gpu_tests.txt"
 fi
-timeout 270 "$PYTHON" scripts/bench_simam.py --device cuda --json "$out/bench_simam.json" 2>&1 |
+timeout 100 "$PYTHON" scripts/bench_train.py resnet50 --device cuda --amp bf16 --steps 5 --rounds 5 \
+    --json "$out/bench_train.json" 2>&1 | tee "$out/bench_train.txt" || status=1
+timeout 220 "$PYTHON" scripts/bench_simam.py --device cuda --json "$out/bench_simam.json" 2>&1 |
     tee "$out/bench_simam.txt" || status=1
 exit $status

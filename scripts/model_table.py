@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from networks import create_model, list_models
 from utils.complexity import count_flops, count_parameters
 from utils.paper import TABLE3
-from utils.tables import markdown
+from utils.tables import table
 
 
 def row(arch: str, attention: str) -> dict[str, str]:
@@ -32,7 +32,7 @@ def row(arch: str, attention: str) -> dict[str, str]:
 
 def main() -> None:
     rows = [row(arch, attention) for arch in list_models() for attention in ("none", "simam")]
-    print(markdown({name: itemgetter(name) for name in rows[0]}, rows))
+    print(table(rows, {name: itemgetter(name) for name in rows[0]}))
 
 
 if __name__ == "__main__":

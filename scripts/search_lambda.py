@@ -107,7 +107,7 @@ def search(args: argparse.Namespace) -> None:
         "runs": lambda row: row["runs"],
     }
     print(title)
-    print(tables.markdown(columns, rows))
+    print(tables.table(rows, columns))
     tables.write(stem, rows, about)
     tables.picture(f"{stem}.png", 1, lambda axes: draw(axes, rows, title))
 

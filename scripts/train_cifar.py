@@ -120,10 +120,11 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
     from utils.distributed import describe
     from utils.engine import Precision
     from utils.log import RunLog
+    from utils.resume import read_resume
     from utils.schedule import iteration_schedule
     from utils.seed import seed_all
     from utils.signals import Stopped
-    from utils.training import Plan, Training, read_resume
+    from utils.training import Plan, Training
 
     batches = TrainBatches(len(train), BATCH_SIZE, run.seed)
     if not len(batches):

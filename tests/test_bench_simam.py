@@ -58,13 +58,6 @@ def test_report(tiny, tmp_path, capsys):
     assert len(tables) == len(report["layers"]) + len(report["networks"]) + 4
 
 
-def test_ratio_is_taken_within_a_turn(bench):
-    """A machine that halves its speed for two of three turns does not change the ratio."""
-    row = bench["summary"]([1.0, 2.0, 2.0], [2.0, 4.0, 4.0])
-    assert row["ratio"] == 0.5
-    assert row["ms"] == 2000
-
-
 def test_refuses_to_time_what_is_wrong(bench):
     def wrong(x, e_lambda):
         return simam(x, e_lambda) * 1.01
@@ -73,19 +66,6 @@ def test_refuses_to_time_what_is_wrong(bench):
     assert bench["check"]("right", simam, x, grad) < 1e-5
     with pytest.raises(SystemExit, match="wrong by"):
         bench["check"]("wrong", wrong, x, grad)
-
-
-def test_the_formulas_network_has_no_operator(bench):
-    from networks import create_model
-
-    net = bench["with_formula"](create_model("resnet18", "simam", 0.1, num_classes=3)).eval()
-    plain = create_model("resnet18", "simam", 0.1, num_classes=3).eval()
-    plain.load_state_dict(net.state_dict())
-    x = torch.randn(1, 3, 32, 32)
-    with torch.profiler.profile() as profile:
-        y = net(x)
-    assert not any("simam" in event.key for event in profile.key_averages())
-    torch.testing.assert_close(y, plain(x), rtol=1e-4, atol=1e-4)
 
 
 def refused(*arguments):

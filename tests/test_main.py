@@ -15,14 +15,16 @@ from utils.cli import Parser
 ROOT = Path(__file__).resolve().parent.parent
 
 OPTIONS = """
-    --amp --arch --attention-param --attention-type --attention_param --attention_type
-    --batch-size --batch_size --ckpt --compile --cos-lr --cos_lr --dist-backend --dist-url
-    --dist_backend --dist_url --epochs --evaluate --gpu --help --image-backend --image-size
-    --image_size --learning-rate --lr --momentum --multiprocessing-distributed
-    --multiprocessing_distributed --num-classes --num_classes --parallel --print-freq
-    --print_freq --rank --resume --save-every-minutes --save-weights --save_every_minutes
-    --save_weights --seed --skip-bad-images --sync-bn --synthetic --warmup-epochs --wd
-    --weight-decay --weights --workers --world-size --world_size -a -b -e -h -j -p
+    --accumulate --amp --arch --attention-param --attention-type --attention_param
+    --attention_type --auto-augment --batch-size --batch_size --ckpt --clip-grad --compile
+    --cos-lr --cos_lr --cutmix --dist-backend --dist-url --dist_backend --dist_url --ema --epochs
+    --evaluate --gpu --help --image-backend --image-size --image_size --label-smoothing
+    --learning-rate --lr --mixup --momentum --multiprocessing-distributed
+    --multiprocessing_distributed --nesterov --no-wd-norm-bias --num-classes --num_classes
+    --optimizer --parallel --print-freq --print_freq --profile --rank --resume
+    --save-every-minutes --save-weights --save_every_minutes --save_weights --sched --seed
+    --skip-bad-images --sync-bn --synthetic --warmup-epochs --wd --weight-decay --weights
+    --workers --world-size --world_size --zero-init-residual -a -b -e -h -j -p
 """
 
 
@@ -56,7 +58,7 @@ def test_published_defaults():
         "resnet18",
         "none",
     )
-    assert not args.cos_lr
+    assert args.sched == "step"
     assert args.image_size == 224
     assert args.ckpt == "ckpts"
 
@@ -79,7 +81,7 @@ def test_published_commands_parse():
     assert all((a.attention_type, a.attention_param) == ("simam", 0.1) for a in training)
     assert args["resnet18"].epochs == 100
     mobile = args["mobilenet_v2"]
-    assert (mobile.epochs, mobile.lr, mobile.cos_lr, mobile.wd) == (150, 0.05, True, 4e-5)
+    assert (mobile.epochs, mobile.lr, mobile.sched, mobile.wd) == (150, 0.05, "cosine", 4e-5)
     assert (args["evaluation"].evaluate, args["evaluation"].resume) == (True, "CHECKPOINT.pth")
 
 
@@ -118,6 +120,14 @@ BAD = {
     "attention parameter for none": ("{data} --attention-param 1", "takes no attention parameter"),
     "lambda zero": ("{data} --attention-type simam --attention-param 0", "must be positive"),
     "too few classes": ("{data} --num-classes 2", "--num-classes 2: .* has 3 class folders"),
+    "no average": (
+        "{data} -e --ema 0.9 --num-classes 10 --resume {weights}/ten.pth",
+        "holds no average of weights",
+    ),
+    "branches without a norm": (
+        "{data} -a cifar_preresnet20 --zero-init-residual",
+        "no residual branch of cifar_preresnet20 ends in a norm",
+    ),
     "no such GPU": ("{data} --gpu 99", "--gpu 99: this machine has .*; --gpu -1 computes"),
     "no GPU number": ("{data} --gpu first", "--gpu first is not a GPU number"),
     "nothing to evaluate": ("{data} -e", "-e needs a checkpoint"),
@@ -166,7 +176,17 @@ def test_bad_input_gets_one_line_and_leaves_no_trace(
 
 
 @pytest.mark.parametrize(
-    "words", ["", "DATA -b 0", "DATA --lr nan", "DATA --lr -1", "DATA --epochs x", "DATA --nope"]
+    "words",
+    [
+        "",
+        "DATA -b 0",
+        "DATA --lr nan",
+        "DATA --lr -1",
+        "DATA --epochs x",
+        "DATA --nope",
+        "DATA --ema 1",
+        "DATA --optimizer adamw --nesterov",
+    ],
 )
 def test_options_that_do_not_parse_get_one_line(words, capsys):
     with pytest.raises(SystemExit) as stop:

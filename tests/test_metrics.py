@@ -31,7 +31,7 @@ def test_totals_do_not_depend_on_the_batches(device):
         assert means["images"] == 23
         assert means["loss"] == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-6)
         assert means["acc1"] == pytest.approx(100 * (logits.argmax(1) == targets).sum().item() / 23)
-        assert totals.first_bad_step() is None
+        assert totals.first_bad_batch() is None
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -40,4 +40,4 @@ def test_the_first_loss_that_is_not_finite_is_found(bad):
     logits, targets = torch.randn(2, 3), torch.tensor([0, 1])
     for loss in (1.0, 2.0, bad, 3.0, bad):
         totals.add(torch.tensor(loss), logits, targets)
-    assert totals.first_bad_step() == 2
+    assert totals.first_bad_batch() == 2

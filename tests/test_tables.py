@@ -31,12 +31,19 @@ def test_without_a_spread_there_are_no_standard_errors(values, paper_std):
     assert found["difference"] == (1.0 if values else None)
 
 
+def test_a_table_is_markdown():
+    columns = {"name": lambda row: row["name"], "twice": lambda row: 2 * row["size"]}
+    rows = [{"name": "a", "size": 1}, {"name": "b", "size": 2}]
+    expected = ["| name | twice |", "|---|---|", "| a | 2 |", "| b | 4 |"]
+    assert tables.table(rows, columns).splitlines() == expected
+
+
 def test_a_table_says_what_was_not_run():
     rows = [tables.compare(values, 90.0, 0.5) for values in ([], [91.0], [91.0, 92.0])]
-    lines = tables.markdown({"n": lambda row: "x", **tables.COMPARISON}, rows).splitlines()
+    lines = tables.table(rows, {"n": lambda row: "x", **tables.COMPARISON}).splitlines()
     assert lines == [
         "| n | ours | runs | paper | difference | standard errors |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "|---|---|---|---|---|---|",
         "| x | not run | 0 | 90.00 ± 0.50 |  |  |",
         "| x | 91.00 | 1 | 90.00 ± 0.50 | +1.00 |  |",
         "| x | 91.50 ± 0.71 | 2 | 90.00 ± 0.50 | +1.50 | +2.7 |",

@@ -15,7 +15,8 @@ from .identify import identify, is_of
 StateDict = dict[str, torch.Tensor]
 
 # where training scripts keep the weights in what they save; the first that is there counts
-PLACES = ("state_dict", "model", "state_dict_ema")
+AVERAGE = "state_dict_ema"
+PLACES = ("state_dict", "model", AVERAGE)
 # the lambda of the published ImageNet networks
 PUBLISHED_LAMBDA = 0.1
 
@@ -62,6 +63,16 @@ def state_dict_of(content: Any, path: str) -> StateDict:
         return remap_legacy_keys(raw_state_dict_of(content, path))
     except ValueError as error:
         raise CheckpointError(f"checkpoint {path} is ambiguous: {error}") from None
+
+
+def average_of(content: Any, path: str) -> StateDict:
+    """The moving average of the weights in what `read_file` returned for `path`, our keys.
+
+    Raises CheckpointError where the file has none.
+    """
+    if not isinstance(content, Mapping) or not isinstance(content.get(AVERAGE), Mapping):
+        raise CheckpointError(f"checkpoint {path} holds no average of weights; leave out --ema")
+    return state_dict_of(content[AVERAGE], path)
 
 
 def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: str) -> None:

@@ -43,6 +43,14 @@ def comma_list(kind: Callable[[str], object]):
     return parse
 
 
+def share(text: str) -> float:
+    """An argparse type: a number from 0 up to, but not, 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
+    return value
+
+
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run `command`; its own code (None: 0), or 2 after printing the UsageError it raised."""
     try:

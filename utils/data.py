@@ -94,6 +94,12 @@ class TrainBatches(Sampler):
         """How many images all processes have seen when `step` steps of an epoch are done."""
         return min(step * self.batch_size, self.used)
 
+    @property
+    def sizes(self) -> set[int]:
+        """How many images this process gets at once; the last batch may be smaller."""
+        batches = min(self.batch_size, self.used), self.used % self.batch_size
+        return {batch // self.world for batch in batches} - {0}
+
     def __len__(self) -> int:
         return -(-self.used // self.batch_size)
 
@@ -119,6 +125,12 @@ class EvalBatches(Sampler):
     def images_until(self, step: int) -> int:
         """How many images all processes have seen when `step` steps are done."""
         return min(step * self.batch_size * self.world, self.num_images)
+
+    @property
+    def sizes(self) -> set[int]:
+        """How many images this process gets at once; the last batch may be smaller."""
+        own = len(self.indices)
+        return {min(self.batch_size, own), own % self.batch_size} - {0}
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
@@ -162,6 +174,10 @@ class Normalise:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return (images - self.mean).div_(self.std).to(self.dtype)
+
+    def undo(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images -> uint8, as they were."""
+        return (images * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
 
 
 class DeviceLoader:
@@ -271,15 +287,18 @@ def train_loader(
     dtype: torch.dtype = torch.float32,
     backend: str = "pil",
     report: Callable[[str], None] | None = None,
+    policy: str | None = None,
 ) -> DeviceLoader | SyntheticLoader:
     """Training batches of `batch_size` images over all processes, `workers` on this one.
 
-    report: see `DeviceLoader`; None stops at an image that can't be decoded.
+    report: see `DeviceLoader`; None stops at an image that can't be decoded. policy: see
+    `train_transform`.
     """
     batches = TrainBatches(len(listing.paths), batch_size, seed, dist.rank, dist.world)
     if listing.synthetic:
         return SyntheticLoader(batches, size, len(listing.classes), dist.device, dtype)
-    dataset = ImageDataset(listing, train_transform(size), seed, backend, report is not None)
+    transform = train_transform(size, policy)
+    dataset = ImageDataset(listing, transform, seed, backend, report is not None)
     return DeviceLoader(dataset, batches, workers, dist.device, dtype, report)
 
 

@@ -93,12 +93,17 @@ class Dist(NamedTuple):
         """This process's share of a node's loader workers, rounded up."""
         return -(-per_node // self.local_world)
 
+    def place(self, model: nn.Module) -> nn.Module:
+        """`model` on this process's device, its weights channels-last in memory, as the images
+        are: both GPUs and CPUs convolve faster so."""
+        return model.to(self.device, memory_format=torch.channels_last)
+
     def wrap(self, model: nn.Module, sync_bn: bool = False) -> nn.Module:
         """`model` on this process's device, with gradients averaged over the processes.
 
         sync_bn: batch statistics over all processes, which needs GPUs (UsageError without).
         """
-        model = model.to(self.device)
+        model = self.place(model)
         if len(self.replicas) > 1:
             return DataParallel(model, self.replicas)
         if self.world == 1:
@@ -114,11 +119,12 @@ class Dist(NamedTuple):
 
         It exchanges nothing, so that processes may evaluate different numbers of batches.
         """
-        if not isinstance(wrapped, DistributedDataParallel):
-            return wrapped
-        for buffer in wrapped.module.buffers():
-            torch.distributed.broadcast(buffer, 0)
-        return wrapped.module
+        if isinstance(wrapped, DistributedDataParallel):
+            wrapped = wrapped.module
+        if self.world > 1:
+            for buffer in wrapped.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        return wrapped
 
 
 def choose_device(gpu: str | None) -> torch.device:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from torch import nn
 from torch.nn.functional import interpolate
+from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
 from .errors import UsageError
@@ -150,12 +152,25 @@ def random_crop(height: int, width: int) -> Crop:
     return Crop((height - h) // 2, (width - w) // 2, h, w)
 
 
-def train_transform(size: int) -> Callable[[PillowImage | TurboImage], torch.Tensor]:
-    """Image -> uint8 (3, size, size): random crop, random flip."""
+def train_transform(
+    size: int, policy: str | None = None
+) -> Callable[[PillowImage | TurboImage], torch.Tensor]:
+    """Image -> uint8 (3, size, size): random crop, random flip, and what `policy` names.
+
+    policy: "imagenet" (AutoAugment's for ImageNet), "ra" (RandAugment), "ta_wide"
+    (TrivialAugmentWide), "augmix" (AugMix), with torchvision's defaults; None for nothing.
+    """
+    augment = {
+        None: nn.Identity,
+        "imagenet": v2.AutoAugment,
+        "ra": v2.RandAugment,
+        "ta_wide": v2.TrivialAugmentWide,
+        "augmix": v2.AugMix,
+    }[policy]()
 
     def transform(image: PillowImage | TurboImage) -> torch.Tensor:
         pixels = image.resized(random_crop(image.height, image.width), size, size)
-        return pixels.flip(2) if torch.rand(()) < 0.5 else pixels
+        return augment(pixels.flip(2) if torch.rand(()) < 0.5 else pixels)
 
     return transform
 

@@ -4,11 +4,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from .data import EvalBatches, TrainBatches
@@ -30,19 +32,19 @@ class RunLog:
         first_epoch: int = 0,
         settings: Mapping[str, Any] | None = None,
     ):
-        self.quiet, self.folder = quiet, folder
+        self.quiet, self.folder, self.settings = quiet, folder, dict(settings or {})
         self.failed: set[str] = set()
         self.tensorboard = None
         if folder and not quiet:
             try:
-                self._open(first_epoch, settings or {})
+                self._open(first_epoch)
             except OSError as error:
                 raise UsageError(f"can't write to run folder {folder}: {error}") from None
 
-    def _open(self, first_epoch: int, settings: Mapping[str, Any]) -> None:
+    def _open(self, first_epoch: int) -> None:
         os.makedirs(self.folder, exist_ok=True)
         with open(os.path.join(self.folder, "args.json"), "w") as file:
-            json.dump(settings, file, indent=2)
+            json.dump(self.settings, file, indent=2)
         self._forget_from(first_epoch)
         self.tensorboard = SummaryWriter(self.folder, purge_step=first_epoch)
 
@@ -74,16 +76,36 @@ class RunLog:
         if self.quiet:
             return
         self._append("metrics.jsonl", json.dumps(values))
+        for name, value in values.items():
+            if name != "epoch":
+                self.scalar(name.replace("_", "/", 1), value, values["epoch"])
+        self._show(SummaryWriter.flush)
+
+    def scalar(self, tag: str, value: float | None, epoch: int) -> None:
+        """A number for TensorBoard alone; None for nothing."""
+        if value is not None:
+            self._show(SummaryWriter.add_scalar, tag, value, epoch)
+
+    def images(self, tag: str, images: torch.Tensor) -> None:
+        """uint8 images (N, 3, H, W), on any device, for TensorBoard alone."""
         if self.tensorboard:
-            try:
-                for name, value in values.items():
-                    if name != "epoch":
-                        tag = name.replace("_", "/", 1)
-                        self.tensorboard.add_scalar(tag, value, values["epoch"])
-                self.tensorboard.flush()
-            except OSError as error:
-                self._note_failure("TensorBoard events", error)
-                self.tensorboard = None  # its writing thread has ended; metrics.jsonl goes on
+            self._show(SummaryWriter.add_image, tag, make_grid(images.cpu(), nrow=4))
+
+    def result(self, metrics: Mapping[str, float]) -> None:
+        """The run's final numbers, beside its settings in TensorBoard's table of runs."""
+        plain = {k: v for k, v in self.settings.items() if isinstance(v, bool | int | float | str)}
+        numbers = {f"final/{name}": value for name, value in metrics.items()}
+        self._show(SummaryWriter.add_hparams, plain, numbers, run_name=".")
+
+    def _show(self, add: Callable, *arguments, **more) -> None:
+        """Call SummaryWriter's `add`, where there is one."""
+        if not self.tensorboard:
+            return
+        try:
+            add(self.tensorboard, *arguments, **more)
+        except OSError as error:
+            self._note_failure("TensorBoard events", error)
+            self.tensorboard = None  # its writing thread has ended; metrics.jsonl goes on
 
     def _append(self, name: str, text: str) -> None:
         if not self.folder:

@@ -15,9 +15,10 @@ def correct_at(logits: torch.Tensor, targets: torch.Tensor, k: int) -> torch.Ten
 
 
 class Totals:
-    """Sums over images: loss, correct at 1 and at 5, images seen, and steps with a finite loss.
+    """Sums over images: loss, correct at 1 and at 5, images seen, and batches with a finite loss;
+    over steps: gradient norms, how many of them, and steps skipped because of an infinite one.
 
-    They live on `device` in float64; only `means` and `first_bad_step` wait for it.
+    They live on `device` in float64; only the methods that return numbers wait for it.
     """
 
     def __init__(self, sums: torch.Tensor):
@@ -25,7 +26,7 @@ class Totals:
 
     @classmethod
     def zero(cls, device: torch.device) -> "Totals":
-        return cls(torch.zeros(5, dtype=torch.float64, device=device))
+        return cls(torch.zeros(8, dtype=torch.float64, device=device))
 
     @torch.no_grad()
     def add(self, loss_sum: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> None:
@@ -34,12 +35,22 @@ class Totals:
         self.sums[1] += correct_at(logits, targets, 1)
         self.sums[2] += correct_at(logits, targets, 5)
         self.sums[3] += len(targets)
-        # a sum that was not finite once never is again, so this counts the steps before the first
+        # a sum that was not finite once never is again, so this counts those before the first
         self.sums[4] += self.sums[0].isfinite()
+
+    def add_norm(self, norm: torch.Tensor) -> None:
+        """Take in the norm of a step's gradient; an infinite one is that of a skipped step."""
+        finite = norm.isfinite()
+        self.sums[5] += norm.where(finite, 0)
+        self.sums[6] += finite
+
+    def add_skipped(self, skipped: torch.Tensor) -> None:
+        """Take in whether a step was skipped: 1 or 0."""
+        self.sums[7] += skipped
 
     def means(self) -> dict[str, float]:
         """Mean loss, accuracies in percent, images: {"loss", "acc1", "acc5", "images"}."""
-        loss, correct1, correct5, seen, _ = self.sums.tolist()
+        loss, correct1, correct5, seen, *_ = self.sums.tolist()
         share = 1 / max(seen, 1)
         return {
             "loss": loss * share,
@@ -48,7 +59,16 @@ class Totals:
             "images": int(seen),
         }
 
-    def first_bad_step(self) -> int | None:
-        """The step (from 0) whose loss was the first to be NaN or infinite; None without one."""
-        loss, *_, finite_steps = self.sums.tolist()
-        return None if math.isfinite(loss) else int(finite_steps)
+    def grad_norm(self) -> float | None:
+        """The mean norm of the gradients that were looked at; None where none was."""
+        norms, count = self.sums[5:7].tolist()
+        return norms / count if count else None
+
+    def skipped(self) -> int:
+        """How many steps were skipped because their gradient was not finite."""
+        return round(self.sums[7].item())
+
+    def first_bad_batch(self) -> int | None:
+        """The batch (from 0) whose loss was the first to be NaN or infinite; None without one."""
+        loss, _, _, _, finite, *_ = self.sums.tolist()
+        return None if math.isfinite(loss) else int(finite)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from .cli import Parser, number
+from .cli import Parser, number, share
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,6 +34,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="train on the next image in place of one that can't be decoded",
     )
+    add(
+        "--auto-augment",
+        choices=("imagenet", "ra", "ta_wide", "augmix"),
+        help="torchvision's AutoAugment with the ImageNet policy, RandAugment, "
+        "TrivialAugmentWide or AugMix, after crop and flip",
+    )
+    alpha = {"type": number(float, 0), "default": 0.0, "metavar": "ALPHA"}
+    add("--mixup", **alpha, help="blend pairs of images, shares from Beta(ALPHA, ALPHA); 0: don't")
+    add("--cutmix", **alpha, help="paste parts of images into others; with both, either by chance")
     add(
         "--synthetic",
         action="store_true",
@@ -71,19 +80,57 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="go on from this checkpoint; auto: from the run folder's, if any",
     )
+    add(
+        "--zero-init-residual",
+        action="store_true",
+        help="each residual branch starts at zero: the weights of its last norm",
+    )
 
     add = parser.add_argument_group("optimisation").add_argument
     add("--lr", "--learning-rate", type=number(float, 0), default=0.1, help="initial learning rate")
+    add("--optimizer", choices=("sgd", "adamw"), default="sgd", help="PyTorch's")
     add("--momentum", type=number(float, 0), default=0.9, help="of SGD")
+    add("--nesterov", action="store_true", help="Nesterov's momentum, of SGD")
     add("--wd", "--weight-decay", type=number(float, 0), default=1e-4, help="weight decay")
+    add("--no-wd-norm-bias", action="store_true", help="no weight decay for norms and biases")
+    add("--label-smoothing", type=share, default=0.0, help="share of the target for all classes")
+    add(
+        "--clip-grad",
+        type=number(float, 0, exclusive=True),
+        metavar="NORM",
+        help="scale the gradient down to this norm where it is larger",
+    )
+    add(
+        "--accumulate",
+        type=number(int, 1),
+        default=1,
+        metavar="N",
+        help="batches of -b images that make one update",
+    )
+    add(
+        "--ema",
+        type=share,
+        metavar="DECAY",
+        help="keep a moving average of the weights, evaluate and save it too, and judge the best "
+        "by it; with -e or --save-weights: take the file's average",
+    )
 
     add = parser.add_argument_group("schedule").add_argument
     add("--epochs", type=number(int, 1), default=90, help="epochs in total")
     add(
+        "--sched",
+        choices=("step", "cosine"),
+        default="step",
+        help="a tenth every 30 epochs, or a cosine from the first epoch on",
+    )
+    add(
         "--cos-lr",
         "--cos_lr",
-        action="store_true",
-        help="cosine from the first epoch on, instead of a tenth every 30 epochs",
+        dest="sched",
+        action="store_const",
+        const="cosine",
+        default=argparse.SUPPRESS,
+        help="the same as --sched cosine",
     )
     add("--warmup-epochs", type=number(int, 0), default=0, help="epochs of linear warm-up")
 
@@ -103,6 +150,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--amp", choices=("none", "bf16", "fp16"), default="none", help="mixed precision")
     add("--compile", action="store_true", help="compile the network with torch.compile")
     add("--seed", type=number(int, 0), help="make the run reproducible")
+    add(
+        "--profile",
+        type=number(int, 1),
+        metavar="N",
+        help="show where the time of N training steps goes, and write a trace to the run folder",
+    )
     add(
         "-p",
         "--print-freq",
@@ -137,6 +190,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="write the bare weights of --resume or --weights, on the CPU, and exit",
     )
     args = parser.parse_args(argv)
+    if args.nesterov and (args.optimizer != "sgd" or not args.momentum):
+        parser.error("--nesterov needs --optimizer sgd with a --momentum above 0")
     if args.data is None and not args.synthetic:
         parser.error("DATA, a folder with train/<class>/ and val/<class>/, is missing")
     return args

@@ -29,3 +29,5 @@ def seed_all(seed: int, deterministic: bool) -> None:
         # cuBLAS reads it when it starts; without it, its sums depend on what else runs
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # else every new tensor is first filled with NaN, which shows errors but takes time
+        torch.utils.deterministic.fill_uninitialized_memory = False

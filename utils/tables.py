@@ -16,11 +16,12 @@ NOT_RUN = "not run"
 Row = Mapping[str, Any]
 
 
-def markdown(columns: Mapping[str, Callable[[Row], Any]], rows: Iterable[Row]) -> str:
-    """The rows as a Markdown table; columns: heading -> what a row shows there."""
-    lines = [list(columns), ["---"] * len(columns)]
-    lines += [[str(show(row)) for show in columns.values()] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def table(rows: Iterable[Row], columns: Mapping[str, Callable[[Row], Any]]) -> str:
+    """Rows as Markdown; columns: heading -> what a row shows there."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        lines.append("| " + " | ".join(str(show(row)) for show in columns.values()) + " |")
+    return "\n".join(lines)
 
 
 def summarise(values: Sequence[float]) -> dict:
@@ -152,9 +153,9 @@ def draw_comparison(axes, title: str, rows: Sequence[Row], group: str, label: st
     axes.legend(fontsize="x-small", ncols=2)
 
 
-def known(option: str, names: Sequence[str], table: Mapping[tuple, Any], place: int) -> None:
-    """Raise UsageError unless all `names` are in the keys of the paper's `table` at `place`."""
-    there = list(dict.fromkeys(key[place] for key in table))
+def known(option: str, names: Sequence[str], paper: Mapping[tuple, Any], place: int) -> None:
+    """Raise UsageError unless all `names` are in the keys of the `paper`'s table at `place`."""
+    there = list(dict.fromkeys(key[place] for key in paper))
     for name in names:
         if name not in there:
             raise UsageError(
@@ -173,7 +174,7 @@ def conclude(
 
     panels: by title, the further arguments of `draw_comparison`.
     """
-    print(markdown(columns, rows), flush=True)
+    print(table(rows, columns), flush=True)
     write(stem, rows, about)
 
     def draw(axes: Sequence) -> None:

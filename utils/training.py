@@ -3,26 +3,29 @@
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.profiler import profile
 
-from .checkpoint import CheckpointError, load_state
-from .data import DeviceLoader
+from .checkpoint import AVERAGE, CheckpointError, load_state
+from .compiling import warm_up
+from .data import DeviceLoader, SyntheticLoader
 from .distributed import Dist
-from .engine import Precision, evaluate, train_one_epoch
+from .engine import PUBLISHED, Precision, Recipe, evaluate, train_one_epoch
 from .errors import UsageError
-from .files import read_file, save_atomically
+from .files import save_atomically
 from .log import Progress, RunLog
 from .metrics import Totals
+from .mixing import MixingLoader
+from .optim import load_optimizer, moving_average
+from .profiling import step_profiler
+from .resume import BEST, LATEST, PREVIOUS
 from .signals import Stopped, StopRequest
 
-LATEST = "checkpoint.pth.tar"
-PREVIOUS = "checkpoint_previous.pth.tar"
-BEST = "model_best.pth.tar"
 # what a checkpoint must hold for a training to go on from it
 RESUMABLE = {
     *("epoch", "step", "best_acc1", "seconds", "sums", "state_dict", "optimizer", "scaler"),
@@ -34,23 +37,30 @@ class Plan(NamedTuple):
     """What a training does: its batches, epochs, learning rate by (epoch, step), steps a line.
 
     save_every: seconds between saves within an epoch, None for none. sync_bn: see `Dist.wrap`.
+    recipe: what a step does beyond the published one. compile_for: images' side, in pixels, for
+    which the network is compiled, None for no compilation. profile: steps to profile, None for
+    none.
     """
 
-    train: DeviceLoader
-    val: DeviceLoader
+    train: DeviceLoader | SyntheticLoader | MixingLoader
+    val: DeviceLoader | SyntheticLoader
     epochs: int
     lr_at_step: Callable[[int, int], float]
     print_freq: int
     save_every: float | None = None
     sync_bn: bool = False
+    recipe: Recipe = PUBLISHED
+    compile_for: int | None = None
+    profile: int | None = None
 
 
 class Training:
     """A network and all that a checkpoint must hold to go on from any step, bit for bit.
 
     model: on its device, not wrapped. identity: plain values that say which run this is; they are
-    saved too. folder: where checkpoints go. The state is public: epoch, step (of the epoch, done),
-    best_acc1 (percent), totals and seconds (of the epoch so far).
+    saved too. folder: where checkpoints go. ema_decay: of a moving average of the weights, which
+    is then evaluated too, and decides which state is the best. The state is public: epoch, step
+    (of the epoch, done), best_acc1 (percent), totals and seconds (of the epoch so far).
     """
 
     def __init__(
@@ -61,10 +71,12 @@ class Training:
         dist: Dist,
         folder: str,
         identity: Mapping[str, Any],
+        ema_decay: float | None = None,
     ):
         self.model, self.optimizer, self.dist = model, optimizer, dist
         self.precision, self.scaler = precision, precision.scaler()
-        self.folder, self.identity = folder, dict(identity)
+        self.folder, self.identity, self.ema_decay = folder, dict(identity), ema_decay
+        self.average = ema_decay and moving_average(model, ema_decay)
         self.epoch = self.step = 0
         self.best_acc1 = self.seconds = 0.0
         self.totals = Totals.zero(dist.device)
@@ -96,14 +108,18 @@ class Training:
                         f"checkpoint {path} stands within epoch {content['epoch']} with {name} "
                         f"{content[name]}, this run has {self.identity[name]}; go on with the same"
                     )
+        if len(content["sums"]) != len(self.totals.sums):
+            raise CheckpointError(
+                f"checkpoint {path} was saved by another version; "
+                f"to start a new training from its weights: --weights {path}"
+            )
         load_state(self.model, content["state_dict"], path)
-        settings = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in self.optimizer.param_groups
-        ]
-        self.optimizer.load_state_dict(content["optimizer"])
-        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(own)
+        load_optimizer(self.optimizer, content["optimizer"], path)
+        if self.average:
+            self.average = moving_average(self.model, self.ema_decay)
+            if AVERAGE in content:
+                load_state(self.average.module, content[AVERAGE], path)
+                self.average.n_averaged.fill_(content["ema_updates"])
         self.scaler.load_state_dict(content["scaler"] if self.scaler.is_enabled() else {})
         torch.set_rng_state(content["rng"])
         if content["cuda_rng"] is not None and self.dist.device.type == "cuda":
@@ -138,6 +154,9 @@ class Training:
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.dist.device) if on_gpu else None,
         }
+        if self.average:
+            content[AVERAGE] = self.average.module.state_dict()
+            content["ema_updates"] = int(self.average.n_averaged)
         try:
             if acc1 is not None and acc1 > self.best_acc1:
                 content["best_acc1"] = acc1
@@ -162,37 +181,61 @@ class Training:
         if self.dist.is_main:
             for begun in Path(self.folder).glob("*.pth.tar.tmp-*"):  # by a run that was killed
                 begun.unlink(missing_ok=True)
+        if plan.compile_for:
+            self.model.compile(dynamic=False)
         wrapped = self.dist.wrap(self.model, plan.sync_bn)
-        with StopRequest(torch.distributed.is_torchelastic_launched()) as stop:
+        if plan.compile_for:
+            sizes = plan.train.batches.sizes, plan.val.batches.sizes
+            seconds = warm_up(
+                wrapped, *sizes, plan.compile_for, self.dist, self.precision, plan.recipe
+            )
+            log.line(f"compiled    in {seconds:.1f} s, which no rate below contains")
+        stopping = StopRequest(torch.distributed.is_torchelastic_launched())
+        profiling = step_profiler(plan.profile, self.folder, self.dist.device, log.line)
+        with stopping as stop, profiling as profiler:
             while self.epoch < plan.epochs:
-                self._one_epoch(wrapped, plan, stop)
+                self._one_epoch(wrapped, plan, stop, profiler)
         if self.unsaved:
             raise UsageError(f"can't save {self.path(LATEST)}: {self.unsaved}")
 
-    def _one_epoch(self, wrapped: nn.Module, plan: Plan, stop: StopRequest) -> None:
+    def _one_epoch(
+        self, wrapped: nn.Module, plan: Plan, stop: StopRequest, profiler: profile | None
+    ) -> None:
         before, started = self.seconds, time.perf_counter()
-        on_train = self._train(wrapped, plan, stop)
+        on_train = self._train(wrapped, plan, stop, profiler)
         train_seconds = self.seconds
-        on_val = self._evaluate(wrapped, plan, stop)
-        if not math.isfinite(on_val["loss"]):
+        title = f"Validation {self.epoch + 1}/{plan.epochs}"
+        results = {"val": self._evaluate(wrapped, title, plan, stop)}
+        if self.average:
+            average = f"{title}, average"
+            results["val_ema"] = self._evaluate(self.average.module, average, plan, stop)
+        if not math.isfinite(results["val"]["loss"]):
             raise self._diverged(len(plan.train) - 1, plan)
 
         metrics = {"epoch": self.epoch, "lr": plan.lr_at_step(self.epoch, len(plan.train) - 1)}
-        for split, means in (("train", on_train), ("val", on_val)):
+        for split, means in {"train": on_train, **results}.items():
             metrics |= {f"{split}_{name}": means[name] for name in ("loss", "acc1", "acc5")}
         metrics["images_per_s"] = on_train["images"] / train_seconds
         metrics["seconds"] = before + time.perf_counter() - started
+        if self.scaler.is_enabled():
+            metrics["skipped_steps"] = on_train["skipped"]
         self.log.metrics(metrics)
+        self.log.scalar("grad_norm", on_train["grad_norm"], self.epoch)
         self.log.line(
             f"Epoch {self.epoch + 1}/{plan.epochs}  lr {metrics['lr']:.6g}  "
             f"train loss {on_train['loss']:.4f} acc@1 {on_train['acc1']:.2f}  "
-            f"val loss {on_val['loss']:.4f}  "
+            f"val loss {results['val']['loss']:.4f}  "
             f"{metrics['images_per_s']:.1f} images/s  {metrics['seconds']:.1f} s"
+            + (f"  {on_train['skipped']} steps skipped" if on_train["skipped"] else "")
         )
-        self.log.line(accuracy_line(on_val))
-        self._advance(on_val["acc1"])
+        self.log.line(accuracy_line(results["val"]))
+        if self.average:
+            self.log.line(f"{accuracy_line(results['val_ema'])} (average)")
+        self._advance(list(results.values())[-1]["acc1"])
 
-    def _train(self, wrapped: nn.Module, plan: Plan, stop: StopRequest) -> dict[str, float]:
+    def _train(
+        self, wrapped: nn.Module, plan: Plan, stop: StopRequest, profiler: profile | None
+    ) -> dict[str, float]:
         epoch, first_step, steps = self.epoch, self.step, len(plan.train)
         before, started = self.seconds, time.perf_counter()
         title = f"Epoch {epoch + 1}/{plan.epochs}"
@@ -200,11 +243,13 @@ class Training:
 
         def after_step(done: int, totals: Totals) -> None:
             self.step, self.seconds = done, before + time.perf_counter() - started
+            if profiler:
+                profiler.step()
             signum, save_due = self.dist.largest(stop.signum, self._save_due(plan))
             if progress.advance(done) or signum or save_due:
-                bad_step = totals.first_bad_step()
-                if bad_step is not None:
-                    raise self._diverged(bad_step, plan)
+                bad_batch = totals.first_bad_batch()
+                if bad_batch is not None:
+                    raise self._diverged(bad_batch // plan.recipe.accumulate, plan)
                 progress.show(done, totals.means())
             if signum:
                 raise self._stop(signum, steps)
@@ -215,7 +260,7 @@ class Training:
         with progress:
             return train_one_epoch(
                 wrapped,
-                plan.train,
+                self._with_first_shown(plan.train),
                 self.optimizer,
                 lambda step: plan.lr_at_step(epoch, step),
                 self.totals,
@@ -224,9 +269,22 @@ class Training:
                 self.scaler,
                 first_step,
                 after_step,
+                plan.recipe,
+                self.average,
             )
 
-    def _evaluate(self, wrapped: nn.Module, plan: Plan, stop: StopRequest) -> dict[str, float]:
+    def _with_first_shown(
+        self, loader: DeviceLoader | SyntheticLoader | MixingLoader
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The loader's batches; the first of the run goes to TensorBoard."""
+        for images, targets in loader:
+            if self.epoch == self.step == 0:
+                self.log.images("first batch", loader.normalise.undo(images[:16]))
+            yield images, targets
+
+    def _evaluate(
+        self, evaluated: nn.Module, title: str, plan: Plan, stop: StopRequest
+    ) -> dict[str, float]:
         def after_step(done: int) -> None:
             # beyond the common steps some processes have already finished
             if done <= plan.val.batches.common_steps:
@@ -234,9 +292,8 @@ class Training:
                 if signum:
                     raise self._stop(signum, len(plan.train))
 
-        title = f"Validation {self.epoch + 1}/{plan.epochs}"
         return evaluate_with_progress(
-            self.dist.for_evaluation(wrapped),
+            self.dist.for_evaluation(evaluated),
             plan.val,
             self.dist,
             self.precision,
@@ -277,49 +334,6 @@ class Training:
         return Stopped(
             signum, f"stopped after {where}; the same command with --resume auto goes on"
         )
-
-
-def kept_checkpoints(folder: str) -> list[str]:
-    """The run folder's checkpoints, the one to go on from first."""
-    paths = (os.path.join(folder, name) for name in (LATEST, PREVIOUS, BEST))
-    return [path for path in paths if os.path.exists(path)]
-
-
-def find_resume(resume: str | None, folder: str) -> str | None:
-    """The path that `--resume` means for a run in `folder`; None to start anew.
-
-    Raises UsageError where a new run would overwrite another one's checkpoints.
-    """
-    kept = kept_checkpoints(folder)
-    if not kept:
-        return None if resume == "auto" else resume
-    if resume == "auto":
-        return kept[0]
-    if resume is None or not os.path.realpath(resume).startswith(os.path.realpath(folder) + os.sep):
-        raise UsageError(
-            f"{folder} already holds a run; go on with --resume auto, or give another --ckpt"
-        )
-    return resume
-
-
-def read_resume(resume: str | None, folder: str) -> tuple[str | None, Any, list[str]]:
-    """The path that `find_resume` finds, its content (empty to start anew), and lines to show.
-
-    "auto" passes over checkpoints that are not whole, and says so. Raises CheckpointError where
-    nothing can be read.
-    """
-    path = find_resume(resume, folder)
-    if path is None:
-        return None, {}, []
-    if resume != "auto":
-        return path, read_file(path), []
-    notes = []
-    for path in kept_checkpoints(folder):
-        try:
-            return path, read_file(path), notes
-        except CheckpointError as error:
-            notes.append(f"passed over  {error}")
-    raise CheckpointError(f"no checkpoint in {folder} is whole; {notes[0].split('  ', 1)[1]}")
 
 
 def evaluate_with_progress(

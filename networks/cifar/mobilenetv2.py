@@ -26,6 +26,11 @@ class CifarInvertedResidual(nn.Module):
             if in_planes != out_planes:
                 self.shortcut = strided_shortcut(in_planes, out_planes, stride)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        """Ends the branch, if it has a shortcut; see `zero_init_residual`."""
+        return self.conv[-1] if self.shortcut else None
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.attn_block(self.conv(x))
         return y if self.shortcut is None else y + self.shortcut(x)

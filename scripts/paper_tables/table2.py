@@ -76,7 +76,7 @@ def draw_curves(axes: Sequence, rows: Sequence[Mapping]) -> None:
 
 
 def table2(args: argparse.Namespace, stem: str) -> None:
-    from scripts.bench_simam import describe
+    from utils.bench import describe
 
     runs = wanted_runs(args)
     if args.run:

@@ -64,7 +64,7 @@ def measure_latency(models: Mapping[str, Any], device: str) -> dict[str, float]:
     """Median milliseconds for one image, by name; the models take turns."""
     import torch
 
-    from scripts.bench_simam import race
+    from utils.bench import race
 
     image = torch.zeros(1, 3, 224, 224, device=device)
 
@@ -136,7 +136,7 @@ COLUMNS = {
 def table3(args: argparse.Namespace, stem: str) -> int:
     import torch
 
-    from scripts.bench_simam import describe
+    from utils.bench import describe
 
     tables.known("--archs", args.archs, TABLE3, 0)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")

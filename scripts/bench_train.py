@@ -1,0 +1,394 @@
+"""Time training, evaluation and single images: this code, the published loop, and timm.
+
+    python scripts/bench_train.py resnet18 mobilenet_v2
+    python scripts/bench_train.py resnet50 --amp bf16 --device cuda --json train.json
+
+Ours: what main_imagenet.py runs, with the attention and without. Published: the same network in
+float32, contiguous, SimAM by its formula, in a plain loop that waits for the device in every step
+to read the loss and the accuracies. timm: its network without attention in that loop, where timm
+is installed and has it. Images are random and on the device already; ours normalises them there
+in every step, the others get them normalised. The contenders take turns, and a speed is the median
+over the turns of the ratio within a turn, so that a machine that slows down for a while slows them
+all; each is a process of its own. The parts of a training step: waiting for the batch, the network,
+the gradients from the network's output on, the optimizer; "other" is the loss and the accuracies.
+Peak memory: on a GPU what PyTorch allocated, on the CPU the resident memory of the process.
+"""
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from networks import create_model
+from utils.bench import describe, milliseconds, seconds, summary, take_turns, with_formula
+from utils.cli import Parser, exit_code, number
+from utils.data import EvalBatches, SyntheticLoader
+from utils.distributed import Dist
+from utils.engine import Precision, evaluate, train_one_epoch
+from utils.errors import UsageError, reason
+from utils.memory import keep_freed_memory
+from utils.metrics import Totals, correct_at
+from utils.seed import seed_all
+from utils.tables import table
+
+TASKS = {"train": "training", "evaluate": "evaluation", "answer": "one image"}
+PARTS = ("data", "forward", "backward", "optimizer", "other")
+PLAIN = "ours, no attention"
+TO_PLAIN = "ratio to no attention"
+CLASSES = 1000
+LR = 1e-4
+# images a step, and steps a round: what fills the device without taking minutes
+BATCH = {"cpu": 16, "cuda": 256}
+STEPS = {"cpu": 2, "cuda": 10}
+DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+TIMM = {"mobilenet_v2": "mobilenetv2_100"}  # where timm has another name
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("archs", metavar="ARCH", nargs="+", help="networks; a wrong name lists all")
+    add("--attention-type", default="simam", help="as for training (default: simam)")
+    add("--attention-param", type=float, help="its setting, as for training")
+    add("-b", "--batch-size", type=number(int, 2), help="images a step (CPU: 16, CUDA: 256)")
+    add("--image-size", type=number(int, 32), default=224, help="pixels a side (default: 224)")
+    add("--amp", choices=tuple(DTYPES), default="none", help="ours, as for training")
+    add("--compile", action="store_true", help="ours, as for training")
+    add("--contiguous", action="store_true", help="our weights and images not channels-last")
+    add("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
+    add("--steps", type=number(int, 1), help="steps a round (CPU: 2, CUDA: 10)")
+    add("--rounds", type=number(int, 2), default=7, help="measured turns of each (default: 7)")
+    add("--json", type=Path, metavar="FILE", help="write every number here too")
+    args = parser.parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no CUDA device here; use --device cpu")
+    if args.json and not args.json.resolve().parent.is_dir():
+        parser.error(f"--json {args.json}: its folder does not exist; create it first")
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args.batch_size = args.batch_size or BATCH[args.device]
+    args.steps = args.steps or STEPS[args.device]
+    return args
+
+
+class Stopwatch:
+    """When the parts of a loop began: by the GPU's clock, or the machine's."""
+
+    def __init__(self, device: str):
+        self.on_gpu, self.marks = device == "cuda", []
+
+    def begin(self, part: str) -> None:
+        """`part` begins, and so the part before it ends."""
+        stamp = torch.cuda.Event(enable_timing=True) if self.on_gpu else time.perf_counter()
+        if self.on_gpu:
+            stamp.record()
+        self.marks.append((part, stamp))
+
+    def take(self) -> list[tuple]:
+        """The marks since the last taking, which `split` understands once the GPU has passed."""
+        marks, self.marks = self.marks, []
+        return marks
+
+    def batches(self, batches: Iterable) -> Iterator:
+        """`batches`, with the time until each is there as "data"."""
+        self.begin("data")
+        for batch in batches:
+            self.begin("other")
+            yield batch
+            self.begin("data")
+        self.begin("other")
+
+
+def split(marks: list[tuple]) -> dict[str, float]:
+    """Seconds of each part, from the first mark to the last."""
+    sums = dict.fromkeys(PARTS, 0.0)
+    for (part, start), (_, end) in pairwise(marks):
+        sums[part] += end - start if isinstance(start, float) else start.elapsed_time(end) / 1e3
+    return sums
+
+
+class Turn(NamedTuple):
+    """What one turn took: seconds, in all and by part, and peak memory in bytes."""
+
+    seconds: float
+    parts: dict[str, float]
+    peak: int
+
+
+class Watched(nn.Module):
+    """`net`, whose passes `watch` times."""
+
+    def __init__(self, net: nn.Module, watch: Stopwatch):
+        super().__init__()
+        self.net, self.watch = net, watch
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.watch.begin("forward")
+        logits = self.net(images)
+        self.watch.begin("other")
+        if logits.requires_grad:
+            logits.register_hook(lambda grad: self.watch.begin("backward"))
+        return logits
+
+
+class Plain:
+    """The published loops around `net`: float32, and a wait for the device in every step."""
+
+    def __init__(self, net: nn.Module, args: argparse.Namespace):
+        self.device = torch.device(args.device)
+        self.watch = Stopwatch(args.device)
+        self.net = Watched(net.to(self.device), self.watch)
+        self.optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9, weight_decay=1e-4)
+        self.optimizer.register_step_pre_hook(lambda *_: self.watch.begin("optimizer"))
+        self.optimizer.register_step_post_hook(lambda *_: self.watch.begin("other"))
+        self.batches = self.prepare(args, args.batch_size, args.steps)
+        (self.image, _), *_ = self.prepare(args, 1, 1)
+
+    def prepare(self, args: argparse.Namespace, batch_size: int, steps: int) -> Iterable:
+        """`steps` batches as the loops get them."""
+        once = EvalBatches(batch_size, batch_size)
+        images = SyntheticLoader(once, args.image_size, CLASSES, self.device, torch.float32)
+        return [(image.contiguous(), target) for image, target in images] * steps
+
+    def read(self, loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        """What the published loops show of a step, which waits for the device."""
+        loss.item(), correct_at(logits, targets, 1).item(), correct_at(logits, targets, 5).item()
+
+    def train(self) -> None:
+        self.net.train()
+        for images, targets in self.watch.batches(self.batches):
+            logits = self.net(images)
+            loss = F.cross_entropy(logits, targets)
+            self.read(loss, logits, targets)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        self.net.eval()
+        for images, targets in self.batches:
+            logits = self.net(images)
+            self.read(F.cross_entropy(logits, targets), logits, targets)
+
+    @torch.no_grad()
+    def answer(self) -> None:
+        """The class of one image."""
+        self.net.eval()(self.image).argmax().item()
+
+
+class Ours(Plain):
+    """What main_imagenet.py runs around `net`."""
+
+    def __init__(self, net: nn.Module, args: argparse.Namespace):
+        self.dist = Dist(0, 1, torch.device(args.device))
+        if args.device == "cpu":
+            keep_freed_memory()
+        self.precision = Precision(args.device, DTYPES[args.amp])
+        self.scaler = self.precision.scaler()
+        if not args.contiguous:
+            net.to(memory_format=torch.channels_last)
+        if args.compile:
+            net.compile()
+        super().__init__(net, args)
+
+    def prepare(self, args: argparse.Namespace, batch_size: int, steps: int) -> Iterable:
+        batches = EvalBatches(steps * batch_size, batch_size)
+        dtype = self.precision.input_dtype
+        loader = SyntheticLoader(batches, args.image_size, CLASSES, self.device, dtype)
+        if args.contiguous:
+            loader.images = loader.images.contiguous()
+        return loader
+
+    def train(self) -> None:
+        train_one_epoch(
+            self.net,
+            self.watch.batches(self.batches),
+            self.optimizer,
+            lambda step: LR,
+            Totals.zero(self.device),
+            self.dist,
+            self.precision,
+            self.scaler,
+        )
+
+    def evaluate(self) -> None:
+        evaluate(self.net, self.batches, self.dist, self.precision)
+
+    def answer(self) -> None:
+        with self.precision.autocast():
+            super().answer()
+
+
+def network(name: str, arch: str, args: argparse.Namespace) -> nn.Module:
+    """That of the contender `name`; raises UsageError for an unknown network or attention."""
+    if name == "timm":
+        import timm
+
+        return timm.create_model(TIMM.get(arch, arch), num_classes=CLASSES)
+    attention = ("none", None) if name == PLAIN else (args.attention_type, args.attention_param)
+    try:
+        net = create_model(arch, *attention, CLASSES)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return with_formula(net) if name == "published" else net
+
+
+def build(name: str, arch: str, args: argparse.Namespace) -> Plain:
+    """The contender `name`."""
+    return (Plain if name in ("published", "timm") else Ours)(network(name, arch, args), args)
+
+
+def names_for(arch: str, args: argparse.Namespace) -> list[str]:
+    """The contenders that there are for `arch`; the first is what the others are compared with."""
+    names = ["published", "ours"]
+    if args.attention_type != "none":
+        names.append(PLAIN)
+    if importlib.util.find_spec("timm"):
+        import timm
+
+        if timm.is_model(TIMM.get(arch, arch)):
+            names.append("timm")
+    return names
+
+
+def peak_memory(device: str) -> int:
+    """Bytes: on a GPU what PyTorch allocated at most since last asked, on the CPU what this
+    process ever had."""
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return peak
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def serve(name: str, arch: str, args: argparse.Namespace, pipe: Connection) -> None:
+    """Be the contender `name`: for every task asked, answer with a `Turn`, or with what failed."""
+    try:
+        seed_all(0, deterministic=False)
+        contender = build(name, arch, args)
+        while task := pipe.recv():
+            taken = seconds(getattr(contender, task), args.device, queued=1)
+            parts = split(contender.watch.take())
+            pipe.send(Turn(taken, parts, peak_memory(args.device)))
+    except Exception as error:
+        pipe.send(reason(error))
+
+
+class Rival:
+    """A contender in a process of its own, since its allocator and its memory are measured too."""
+
+    def __init__(self, name: str, arch: str, args: argparse.Namespace):
+        # not forked: such a process would begin with the peak of this one
+        context = multiprocessing.get_context("spawn")
+        self.name, self.turns = name, []
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(name, arch, args, theirs), daemon=True)
+        self.process.start()
+
+    def take_turn(self, task: str) -> float:
+        """Seconds; the whole `Turn` goes to `turns`. Raises UsageError where it fails."""
+        self.pipe.send(task)
+        turn = self.pipe.recv()
+        if isinstance(turn, str):
+            raise UsageError(f"{self.name}: {turn}")
+        self.turns.append(turn)
+        return turn.seconds
+
+    def end(self) -> None:
+        self.pipe.send(None)
+        self.process.join()
+
+
+def race_at(task: str, rivals: list[Rival], args: argparse.Namespace) -> list[dict]:
+    """A row for each contender at `task`, a method of `Plain`."""
+    batch, steps = (1, 1) if task == "answer" else (args.batch_size, args.steps)
+    contenders = {rival.name: partial(rival.take_turn, task) for rival in rivals}
+    rounds = take_turns(contenders, args.rounds)
+    times = {name: [whole / steps for whole in each] for name, each in rounds.items()}
+    rows = []
+    for rival in rivals:
+        own = times[rival.name]
+        row = {"task": TASKS[task], "contender": rival.name, "batch": batch}
+        row |= summary(own, times["published"])
+        row["images_per_s"] = round(batch / median(own), 2)
+        if PLAIN in times:
+            row[TO_PLAIN] = summary(own, times[PLAIN])["ratio"]
+        if task == "train":
+            measured = rival.turns[-args.rounds :]
+            row["peak memory"] = measured[-1].peak
+            row["parts"] = {
+                part: round(1e3 * median(turn.parts[part] for turn in measured) / steps, 3)
+                for part in PARTS
+            }
+        rows.append(row)
+    return rows
+
+
+def bench(arch: str, args: argparse.Namespace) -> list[dict]:
+    """The rows of one network."""
+    rivals = [Rival(name, arch, args) for name in names_for(arch, args)]
+    try:
+        rows = [row for task in TASKS for row in race_at(task, rivals, args)]
+    except UsageError:
+        for rival in rivals:
+            rival.process.terminate()
+        raise
+    for rival in rivals:
+        rival.end()
+    return [{"network": arch, **row} for row in rows]
+
+
+COLUMNS = {
+    "network": lambda row: row["network"],
+    "contender": lambda row: row["contender"],
+    "images/s": lambda row: f"{row['images_per_s']:.4g}",
+    "ms a step (20 % - 80 %)": milliseconds,
+    "speed / published": lambda row: f"{1 / row['ratio']:.3f}",
+    "speed / no attention": lambda row: f"{1 / row[TO_PLAIN]:.3f}" if TO_PLAIN in row else "",
+}
+TRAINING_COLUMNS = COLUMNS | {
+    " + ".join(PARTS) + ", ms": lambda row: " + ".join(f"{row['parts'][p]:.3g}" for p in PARTS),
+    "peak memory, MB": lambda row: round(row["peak memory"] / 1e6),
+}
+
+
+def bench_all(args: argparse.Namespace) -> None:
+    settings = {name: value for name, value in vars(args).items() if name != "json"}
+    report = describe(args.device) | {"settings": settings, "rows": []}
+    print(", ".join(f"{key} {value}" for key, value in report.items() if key != "rows"), flush=True)
+    for arch in args.archs:
+        network("published", arch, args)  # a wrong name is found before anything is measured
+    for arch in args.archs:
+        report["rows"] += bench(arch, args)
+    for task in TASKS.values():
+        rows = [row for row in report["rows"] if row["task"] == task]
+        columns = TRAINING_COLUMNS if task == TASKS["train"] else COLUMNS
+        print(f"\n{task}, batch {rows[0]['batch']}\n\n{table(rows, columns)}")
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    return exit_code(lambda: bench_all(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
