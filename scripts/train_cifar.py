@@ -17,6 +17,7 @@ iteration falls. Images stay on the device, and are augmented and normalised the
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -28,7 +29,16 @@ ITERATIONS = 64_000  # the paper's
 BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY = 128, 0.1, 0.9, 5e-4
 EVAL_BATCH_SIZE = 500
 # what a run that goes on must have in common with its folder's checkpoint
-FIXED = ("arch", "attention", "attention_param", "seed", "iterations", "images", "checksum")
+FIXED = (
+    "dataset",
+    "arch",
+    "attention",
+    "attention_param",
+    "seed",
+    "iterations",
+    "images",
+    "checksum",
+)
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -133,17 +143,18 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
     settings = run._asdict() | {
         "images": len(train),
         "val_images": len(val),
-        "checksum": train.checksum(),
+        "checksum": f"{train.checksum():08x}-{val.checksum():08x}",
         "epochs": epochs,
         "batch_size": BATCH_SIZE,
     }
     folder = run.folder(root)
     resume, content, notes = read_resume("auto", folder)
     if resume:
+        said = content if isinstance(content, Mapping) else {}
         for name in FIXED:
-            if content.get(name) != settings[name]:
+            if said.get(name) != settings[name]:
                 raise UsageError(
-                    f"{folder} holds a run with {name} {content.get(name)}, this one has "
+                    f"{folder} holds a run with {name} {said.get(name)}, this one has "
                     f"{settings[name]}; give another --ckpt"
                 )
         if content["epoch"] == epochs:
