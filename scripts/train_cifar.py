@@ -30,14 +30,8 @@ BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY = 128, 0.1, 0.9, 5e-4
 EVAL_BATCH_SIZE = 500
 # what a run that goes on must have in common with its folder's checkpoint
 FIXED = (
-    "dataset",
-    "arch",
-    "attention",
-    "attention_param",
-    "seed",
-    "iterations",
-    "images",
-    "checksum",
+    *("dataset", "arch", "attention", "attention_param"),
+    *("seed", "iterations", "images", "checksum"),
 )
 
 
