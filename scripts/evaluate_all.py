@@ -13,11 +13,10 @@ import json
 import os
 import sys
 from operator import itemgetter
-from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, exit_code, number
+from utils.cli import Parser, add_shared, exit_code
 from utils.errors import UsageError
 from utils.tables import table
 
@@ -43,66 +42,29 @@ def parse_args(argv: list[str] | None = None):
     add = parser.add_argument
     add("data", metavar="DATA", help="folder with val/<class>/")
     add("paths", metavar="CHECKPOINT_OR_FOLDER", nargs="+", help="folders are searched through")
-    add("--attention-type", "--attention_type", help="the attention of all these networks")
-    add("--attention-param", "--attention_param", type=float, help="its setting, as for training")
-    add(
-        "-b",
-        "--batch-size",
-        "--batch_size",
-        type=number(int, 1),
-        default=256,
-        help="images at once",
-    )
-    add("-j", "--workers", type=number(int, 0), default=4, help="processes that load images")
-    add("--image-size", "--image_size", type=number(int, 32), default=224, help="pixels a side")
-    add("--gpu", help="GPU number; -1: the CPU; GPU 0, or else the CPU, where not given")
+    add_shared(parser, "--attention-type", "--attention-param")
+    add_shared(parser, "--batch-size", "--workers", "--image-size", "--gpu")
     add("--csv", metavar="FILE", help="write the table here too, after each checkpoint")
     add("--json", metavar="FILE", help="the same as JSON")
     return parser.parse_args(argv)
 
 
-def find_checkpoints(paths: list[str]) -> list[str]:
-    """The files among `paths`, and those below its folders that end like checkpoints.
-
-    Raises UsageError for a folder without any.
-    """
-    files = []
-    for path in paths:
-        if not os.path.isdir(path):
-            files.append(path)
-            continue
-        inside = sorted(str(f) for f in Path(path).rglob("*") if f.name.endswith(ENDINGS))
-        if not inside:
-            raise UsageError(f"folder {path} holds no checkpoint ({' '.join(ENDINGS)})")
-        files += inside
-    return files
-
-
 def evaluate_file(path: str, args, val, loader, dist, log) -> dict:
     """The row of one checkpoint; raises UsageError where it can't be evaluated."""
-    from networks import create_model
-    from utils import checkpoint
     from utils.engine import Precision
-    from utils.files import read_file
+    from utils.loading import load_network
     from utils.paper import TABLE3
     from utils.training import evaluate_with_progress
 
-    content = read_file(path)
-    network, assumed = checkpoint.recognise(
-        content, path, args.attention_type, args.attention_param
-    )
+    loaded = load_network(path, args.attention_type, args.attention_param)
+    network = loaded.network
     if network["num_classes"] < len(val.classes):
         raise UsageError(
             f"checkpoint {path} knows {network['num_classes']} classes, "
             f"{args.data} has {len(val.classes)} class folders"
         )
-    try:
-        model = create_model(**network)
-    except ValueError as error:
-        raise UsageError(f"checkpoint {path}: {error}") from None
-    checkpoint.load_state(model, checkpoint.state_dict_of(content, path), path)
     metrics = evaluate_with_progress(
-        dist.wrap(model), loader, dist, Precision(dist.device.type), log, path, print_freq=10
+        dist.wrap(loaded.model), loader, dist, Precision(dist.device.type), log, path, print_freq=10
     )
     in_paper = TABLE3.get((network["arch"], network["attention"]))
     if network["num_classes"] != 1000:
@@ -113,7 +75,7 @@ def evaluate_file(path: str, args, val, loader, dist, log) -> dict:
         **{name: metrics[name] for name in ("images", "loss", "acc1", "acc5")},
         "paper_acc1": in_paper and in_paper.acc1,
         "paper_acc5": in_paper and in_paper.acc5,
-        "assumed": "; ".join(assumed.values()),
+        "assumed": "; ".join(loaded.assumed.values()),
     }
 
 
@@ -155,19 +117,15 @@ SHOWN = {
 
 
 def evaluate_all(args) -> int:
-    from networks import default_param
     from utils import data, distributed
-    from utils.listing import list_images
+    from utils.listing import find_files, list_images
+    from utils.loading import check_attention
     from utils.log import RunLog
 
     dist, log = distributed.start(args.gpu), RunLog()
-    files = find_checkpoints(args.paths)
+    files = find_files(args.paths, ENDINGS, "checkpoint")
     val = list_images(args.data, "val")
-    if args.attention_type:
-        try:
-            default_param(args.attention_type)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+    check_attention(args.attention_type)
     rows = []
     write_tables(rows, args)  # before hours of work, not after
     loader = data.eval_loader(val, args.image_size, args.batch_size, args.workers, dist)

@@ -5,9 +5,9 @@
     python scripts/reproduce.py table3 [RUN_FOLDER...]     # ImageNet
     python scripts/reproduce.py table4 [WORK_DIR...]       # COCO, from mmdetection's logs
 
-prints a Markdown table and writes it as ROOT/TABLE.csv, .json and .png, or where --out says; for
-CIFAR the curves of every run, too. Runs that are not finished count as not run. Interrupted, the
-same command with --run goes on: finished runs are not repeated.
+prints a Markdown table and writes it as ROOT/TABLE.csv, .json and .png, or where --out says. Runs
+that are not finished count as not run. Interrupted, the same command with --run goes on: finished
+runs are not repeated. scripts/plot_curves.py draws the curves of single runs.
 """
 
 import argparse

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sklearn.datasets
 import torch
 from PIL import Image
 
@@ -60,6 +61,25 @@ def digits32(tmp_path_factory) -> Path:
     write_digits(folder, val=2, train=28)
     for path in folder.rglob("*.png"):
         Image.open(path).resize((32, 32)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    """Two photographs, the JPEG files that come with scikit-learn."""
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    return [folder / "china.jpg", folder / "flower.jpg"]
+
+
+@pytest.fixture(scope="session")
+def trained(digits, tmp_path_factory) -> Path:
+    """The run folder of a SimAM ResNet-18, two epochs on `digits` at 32 pixels."""
+    root = tmp_path_factory.mktemp("trained")
+    options = ("--attention-type", "simam", "--attention-param", "0.1", "--image-size", "32")
+    sizes = ("--epochs", "2", "-b", "8", "-j", "0", "--lr", "0.02", "--seed", "1")
+    done = run_command(digits, *options, *sizes, "--gpu", "-1", "--ckpt", root)
+    assert done.returncode == 0, done.stderr
+    (folder,) = root.iterdir()
     return folder
 
 

@@ -12,8 +12,9 @@ from torchvision.datasets import ImageFolder
 
 from utils import listing
 from utils.data import ImageDataset, collate, start_worker
+from utils.errors import UsageError
 from utils.images import eval_transform
-from utils.listing import Listing, Paths, list_images, synthetic_listing
+from utils.listing import Listing, Paths, find_files, list_images, synthetic_listing
 
 
 @pytest.fixture
@@ -115,6 +116,18 @@ def test_packed_paths_are_a_sequence():
     assert paths[-1] == paths[3]
     with pytest.raises(IndexError):
         paths[4]
+
+
+def test_files_are_taken_as_named_and_found_below_folders(tmp_path):
+    for name in ("b/c.PNG", "b/a.png", "a.jpg.txt", "d/e.png", "none/f.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    named, gone = str(tmp_path / "a.jpg.txt"), str(tmp_path / "gone.png")
+    found = find_files([named, str(tmp_path / "b"), gone, str(tmp_path)], (".png",), "image")
+    below = [str(tmp_path / name) for name in ("b/a.png", "b/c.PNG", "d/e.png")]
+    assert found == [named, *below[:2], gone, *below]
+    with pytest.raises(UsageError, match=r"none holds no image \(\.png\)"):
+        find_files([str(tmp_path / "none")], (".png",), "image")
 
 
 def test_synthetic_listings_have_imagenets_size():

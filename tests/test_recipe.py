@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 from networks import create_model
 from networks.init import zero_init_residual
 from utils.data import SyntheticLoader, TrainBatches
+from utils.distributed import Dist
 from utils.engine import Precision, Recipe, train_one_epoch
 from utils.images import PillowImage, train_transform
 from utils.metrics import Totals
@@ -261,3 +262,29 @@ def test_branches_that_start_at_zero_leave_the_shortcut(arch):
         block.register_forward_hook(check)
     model(x)
     assert checked == blocks
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16], ids=str)
+def test_steps_do_not_wait_for_the_gpu(dtype):
+    cuda = torch.device("cuda", 0)
+    dist, precision = Dist(0, 1, cuda), Precision("cuda", dtype)
+    model = dist.place(create_model("resnet18", "simam", 0.1, num_classes=5))
+    loader = SyntheticLoader(TrainBatches(24, 6, 0), 64, 5, cuda, precision.input_dtype)
+    mixed = MixingLoader(loader, 0.2, 1.0, 5, seed=7)
+    state = make_optimizer(model), lambda _step: 0.1, Totals.zero(cuda), dist, precision
+    average = moving_average(model, 0.9)
+    scaler = precision.scaler()
+    recipe = Recipe(accumulate=2, clip_grad=1.0, label_smoothing=0.1, norm_every=1)
+    done = []
+
+    def after_step(step, _totals):
+        # the first step may allocate and choose kernels; the last is followed by the numbers
+        torch.cuda.set_sync_debug_mode("default" if step == 4 else "error")
+        done.append(step)
+
+    try:
+        train_one_epoch(model, mixed, *state, scaler, 0, after_step, recipe, average)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert done == [1, 2, 3, 4]

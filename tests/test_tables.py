@@ -58,7 +58,7 @@ def test_files_hold_the_rows_and_a_picture(tmp_path, capsys):
     stem = str(tmp_path / "table")
     panels = {"left": (rows, "net", "by"), "right": (rows[1:], "net", "by")}
     tables.conclude(stem, rows, tables.COMPARISON, {"unit": "%"}, panels)
-    assert capsys.readouterr().out.count("\n") == 4
+    assert capsys.readouterr().out.count("\n") == 4 + 1
     with open(f"{stem}.csv", newline="") as file:
         found = list(csv.DictReader(file))
     assert [float(found[0]["mean"]), found[1]["mean"]] == [91.5, ""]

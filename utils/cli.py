@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -51,10 +53,49 @@ def share(text: str) -> float:
     return value
 
 
+# options that several scripts share; each is also spelt with underscores
+SHARED = {
+    "--attention-type": {"help": "the attention of all these networks"},
+    "--attention-param": {"type": float, "help": "its setting, as for training"},
+    "--batch-size": {
+        "short": "-b",
+        "type": number(int, 1),
+        "default": 256,
+        "help": "images at once",
+    },
+    "--workers": {
+        "short": "-j",
+        "type": number(int, 0),
+        "default": 4,
+        "help": "processes that load images",
+    },
+    "--image-size": {"type": number(int, 32), "default": 224, "help": "pixels a side"},
+    "--gpu": {"help": "GPU number; -1: the CPU; GPU 0, or else the CPU, where not given"},
+}
+
+
+def add_shared(parser: argparse.ArgumentParser, *options: str) -> None:
+    """Give `parser` those `options` of `SHARED`."""
+    for option in options:
+        settings = dict(SHARED[option])
+        short = [settings.pop("short")] if "short" in settings else []
+        spellings = dict.fromkeys([option, "--" + option[2:].replace("-", "_")])
+        parser.add_argument(*short, *spellings, **settings)
+
+
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Run `command`; its own code (None: 0), or 2 after printing the UsageError it raised."""
+    """Run `command`; its own code (None: 0), or 2 after printing the UsageError it raised.
+
+    Where the reader of its output went away, such as head, it ends in silence, with 141.
+    """
     try:
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # what is still buffered would be written, and fail, when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from .distributed import Dist
 from .errors import UsageError, reason
-from .images import eval_transform, open_image, train_transform
+from .images import Transform, eval_transform, open_image, train_transform
 from .listing import Listing
 from .seed import mix_seed
 from .signals import leave_to_parent
@@ -41,7 +41,7 @@ class ImageDataset(Dataset):
     def __init__(
         self,
         listing: Listing,
-        transform: Callable,
+        transform: Transform,
         seed: int = 0,
         backend: str = "pil",
         skip_bad: bool = False,
@@ -67,9 +67,8 @@ class ImageDataset(Dataset):
         return passed_over[0]
 
     def _load(self, path: str, seed: int) -> torch.Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return self.transform(open_image(path, self.backend))
+        generator = torch.Generator().manual_seed(seed)
+        return self.transform(open_image(path, self.backend), generator)
 
 
 class TrainBatches(Sampler):

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from .errors import UsageError
+from .memory import keep_freed_memory
 
 # How long a process waits for the others, which may be saving or reading from a slow disk. A
 # process that dies is noticed at once; only a machine that falls silent takes this long.
@@ -166,6 +167,7 @@ def start(gpus: str | None, parallel: str = "ddp", backend: str | None = None) -
     gives all devices to the only process. backend: "gloo" or "nccl", where None as the device
     needs. Raises UsageError where this can't be.
     """
+    keep_freed_memory()
     if not torch.distributed.is_torchelastic_launched():
         devices = choose_devices(gpus)
         if len(devices) > 1 and devices[0].type == "cpu":

@@ -145,7 +145,7 @@ def save_atomically(content: Any, path: str, previous: str | None = None) -> Non
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    _write_atomically(buffer.getbuffer(), path, previous)
+    write_atomically(buffer.getbuffer(), path, previous)
 
 
 def write_weights(
@@ -162,10 +162,11 @@ def write_weights(
     # safetensors takes no two tensors with common memory
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     noted = {"format": "pt"} | ({"network": json.dumps(dict(network))} if network else {})
-    _write_atomically(safetensors_bytes(tensors, noted), path)
+    write_atomically(safetensors_bytes(tensors, noted), path)
 
 
-def _write_atomically(data: bytes | memoryview, path: str, previous: str | None = None) -> None:
+def write_atomically(data: bytes | memoryview, path: str, previous: str | None = None) -> None:
+    """Write `data` to `path`: complete, or leaving what was there; see `save_atomically`."""
     temporary = f"{path}.tmp-{socket.gethostname()}-{os.getpid()}"
     try:
         with open(temporary, "wb") as file:

@@ -12,12 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torch import nn
 from torch.nn.functional import interpolate
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
-from .errors import UsageError
+from .errors import UsageError, reason
 
 try:
     import simplejpeg
@@ -134,13 +133,13 @@ def open_image(path: str, backend: str) -> PillowImage | TurboImage:
     return PillowImage(data)
 
 
-def random_crop(height: int, width: int) -> Crop:
+def random_crop(height: int, width: int, generator: torch.Generator | None = None) -> Crop:
     """8 to 100 % of the area, 3/4 to 4/3 as wide as high, anywhere; distributed as torchvision's
     RandomResizedCrop does it: ten tries, then the largest part in the middle.
 
-    One call of torch's generator draws for all: it is the time of small calls that counts here.
+    One call of the generator draws for all: it is the time of small calls that counts here.
     """
-    draws = iter(torch.rand(22, dtype=torch.float64).tolist())
+    draws = iter(torch.rand(22, dtype=torch.float64, generator=generator).tolist())
     for _ in range(10):
         area = height * width * (0.08 + 0.92 * next(draws))
         ratio = (3 / 4) ** (1 - 2 * next(draws))
@@ -152,37 +151,65 @@ def random_crop(height: int, width: int) -> Crop:
     return Crop((height - h) // 2, (width - w) // 2, h, w)
 
 
-def train_transform(
-    size: int, policy: str | None = None
-) -> Callable[[PillowImage | TurboImage], torch.Tensor]:
-    """Image -> uint8 (3, size, size): random crop, random flip, and what `policy` names.
+# image, and the generator that random ones draw from, None for torch's -> uint8 (3, size, size)
+Transform = Callable[[PillowImage | TurboImage, torch.Generator | None], torch.Tensor]
+
+
+POLICIES = {
+    "imagenet": v2.AutoAugment,
+    "ra": v2.RandAugment,
+    "ta_wide": v2.TrivialAugmentWide,
+    "augmix": v2.AugMix,
+}
+
+
+def train_transform(size: int, policy: str | None = None) -> Transform:
+    """Random crop, random flip, and what `policy` names.
 
     policy: "imagenet" (AutoAugment's for ImageNet), "ra" (RandAugment), "ta_wide"
     (TrivialAugmentWide), "augmix" (AugMix), with torchvision's defaults; None for nothing.
     """
-    augment = {
-        None: nn.Identity,
-        "imagenet": v2.AutoAugment,
-        "ra": v2.RandAugment,
-        "ta_wide": v2.TrivialAugmentWide,
-        "augmix": v2.AugMix,
-    }[policy]()
+    augment = policy and POLICIES[policy]()
 
-    def transform(image: PillowImage | TurboImage) -> torch.Tensor:
-        pixels = image.resized(random_crop(image.height, image.width), size, size)
-        return augment(pixels.flip(2) if torch.rand(()) < 0.5 else pixels)
+    def transform(
+        image: PillowImage | TurboImage, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        crop = random_crop(image.height, image.width, generator)
+        pixels = image.resized(crop, size, size)
+        if torch.rand((), generator=generator) < 0.5:
+            pixels = pixels.flip(2)
+        if augment is None:
+            return pixels
+        # torchvision's policies know torch's own generator only
+        with torch.random.fork_rng(devices=[], enabled=generator is not None):
+            if generator:
+                torch.default_generator.set_state(generator.get_state())
+            return augment(pixels)
 
     return transform
 
 
-def eval_transform(size: int) -> Callable[[PillowImage | TurboImage], torch.Tensor]:
-    """Image -> uint8 (3, size, size): shorter side to 256/224 of the size, centre crop."""
+def eval_transform(size: int) -> Transform:
+    """Shorter side to 256/224 of the size, centre crop."""
     shorter = size * 256 // 224
 
-    def transform(image: PillowImage | TurboImage) -> torch.Tensor:
+    def transform(
+        image: PillowImage | TurboImage, _generator: torch.Generator | None = None
+    ) -> torch.Tensor:
         least = min(image.height, image.width)
         height, width = (shorter * side // least for side in (image.height, image.width))
         whole = Crop(0, 0, image.height, image.width)
         return center_crop(image.resized(whole, height, width), [size])
 
     return transform
+
+
+def load_image(path: str, size: int) -> torch.Tensor:
+    """The image in the file `path` as an evaluation sees it: uint8 (3, size, size), by Pillow.
+
+    Raises UsageError for what can't be read.
+    """
+    try:
+        return eval_transform(size)(open_image(path, "pil"))
+    except Exception as error:  # a damaged file makes Pillow raise almost anything
+        raise UsageError(f"can't read image {path} ({reason(error)})") from None

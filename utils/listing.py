@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +90,23 @@ def list_images(root: str, split: str) -> Listing:
         empty = os.path.join(folder, listing.classes[counts.argmin()])
         raise UsageError(f"class folder {empty} holds no image ({' '.join(IMG_EXTENSIONS)})")
     return listing
+
+
+def find_files(paths: Sequence[str], endings: tuple[str, ...], kind: str) -> list[str]:
+    """The files among `paths`, and those below its folders that end so, in any case of letters.
+
+    kind: what they are, for the message. Raises UsageError for a folder without any.
+    """
+    files = []
+    for path in paths:
+        if not os.path.isdir(path):
+            files.append(path)
+            continue
+        inside = sorted(str(f) for f in Path(path).rglob("*") if f.name.lower().endswith(endings))
+        if not inside:
+            raise UsageError(f"folder {path} holds no {kind} ({' '.join(endings)})")
+        files += inside
+    return files
 
 
 def synthetic_listing(split: str, num_classes: int) -> Listing:

@@ -103,26 +103,21 @@ def write(stem: str, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
 
 
 def picture(path: str, panels: int, draw: Callable[[Sequence], None]) -> None:
-    """Write the PNG file `path`: `draw` fills matplotlib axes, as many as `panels`, four in a row.
+    """Write the PNG file `path`: `draw` fills matplotlib axes, as many as `panels`, side by side.
 
     Without matplotlib a line on standard error takes its place. Raises UsageError where the file
     can't be written.
     """
+    # not at the top: it imports torch, and --help need not wait for that
+    from .pictures import new_figure, save_figure
+
     try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print(f"no {path}: it needs matplotlib (pip install matplotlib)", file=sys.stderr)
+        figure = new_figure(1 + 6 * panels, 4.5)
+    except UsageError as error:
+        print(f"no {path}: {error}", file=sys.stderr)
         return
-    rows, columns = -(-panels // 4), min(panels, 4)
-    figure = Figure(figsize=(1 + 6 * columns, 4.5 * rows), layout="constrained")
-    places = figure.subplots(rows, columns, squeeze=False).flatten()
-    for unused in places[panels:]:
-        unused.set_axis_off()
-    draw(places[:panels])
-    try:
-        figure.savefig(path, dpi=80)
-    except OSError as error:
-        raise UsageError(f"can't write {error.filename}: {error.strerror}") from None
+    draw(figure.subplots(1, panels, squeeze=False)[0])
+    save_figure(figure, path)
 
 
 def draw_comparison(axes, title: str, rows: Sequence[Row], group: str, label: str) -> None:

@@ -33,13 +33,19 @@ TAGS = (torch.Tag.pt2_compliant_tag,)
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
-def simam_formula(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
-    """`simam` as plain PyTorch operations: the reference, and what compilers and exporters see."""
+def simam_weights(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
+    """The attention s that `simam` multiplies x by: float32 at least, from sigmoid(1/2) to 1."""
     dims = tuple(range(2, x.dim()))
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     d2 = (wide - wide.mean(dims, keepdim=True)).square()
     v = d2.sum(dims, keepdim=True) / max(math.prod(x.shape[2:]) - 1, 1)
-    return (wide * torch.sigmoid(d2 / (4 * (v + e_lambda)) + 0.5)).to(x.dtype)
+    return torch.sigmoid(d2 / (4 * (v + e_lambda)) + 0.5)
+
+
+def simam_formula(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
+    """`simam` as plain PyTorch operations: the reference, and what compilers and exporters see."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide * simam_weights(wide, e_lambda)).to(x.dtype)
 
 
 def _kernels(x: torch.Tensor):

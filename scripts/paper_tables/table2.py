@@ -4,7 +4,6 @@ import argparse
 import itertools
 import operator
 import sys
-from collections.abc import Mapping, Sequence
 
 from scripts.train_cifar import ITERATIONS, Run, dataset_name, load_images, train_run
 from utils import tables
@@ -57,24 +56,6 @@ def train_missing(args: argparse.Namespace, runs: dict[Key, list[Run]]) -> None:
                 train_run(run, *images, args.ckpt, dist, args.print_freq)
 
 
-def draw_curves(axes: Sequence, rows: Sequence[Mapping]) -> None:
-    """Top-1 by epoch on training (dotted) and validation images, a panel for each network."""
-    panels = dict(zip(dict.fromkeys((r["dataset"], r["arch"]) for r in rows), axes, strict=True))
-    for (dataset, arch), place in panels.items():
-        place.set_title(f"{dataset}, {arch}, {rows[0]['iterations']:,} iterations")
-        place.set_xlabel("epoch")
-        place.set_ylabel("top-1 %")
-        place.grid(alpha=0.3)
-        own = [row for row in rows if (row["dataset"], row["arch"]) == (dataset, arch)]
-        for number, row in enumerate(own):
-            for run in row["trained"]:
-                epochs = range(1, run["epochs"] + 1)
-                label = f"{row['attention']}, seed {run['seed']}"
-                place.plot(epochs, run["curves"]["val_acc1"], f"C{number}-", label=label)
-                place.plot(epochs, run["curves"]["train_acc1"], f"C{number}:")
-        place.legend(fontsize="x-small", ncols=2, title="validation (training: dotted)")
-
-
 def table2(args: argparse.Namespace, stem: str) -> None:
     from utils.bench import describe
 
@@ -118,8 +99,3 @@ def table2(args: argparse.Namespace, stem: str) -> None:
     }
     columns = {name: operator.itemgetter(name) for name in ("dataset", "arch", "attention")}
     tables.conclude(stem, rows, columns | tables.COMPARISON, about, panels)
-    ran = [row for row in rows if row["runs"]]
-    if ran:
-        networks = {(row["dataset"], row["arch"]) for row in ran}
-        path = f"{stem}_curves.png"
-        tables.picture(path, len(networks), lambda axes: draw_curves(axes, ran))

@@ -1,0 +1,1 @@
+"""Commands beside main_imagenet.py; `command.py` is what an installed package calls `simam`."""
