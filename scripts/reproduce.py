@@ -1,7 +1,8 @@
 """The paper's tables, ours beside theirs.
 
     python scripts/reproduce.py table2                     # CIFAR: what has been run
-    python scripts/reproduce.py table2 --run               # trains what is missing, then prints it
+    python scripts/reproduce.py table2 --download --run    # trains what is missing, then prints it
+    python scripts/reproduce.py table2 --data-dir FOLDER --seeds 1 --iterations 2346
     python scripts/reproduce.py table3 [RUN_FOLDER...]     # ImageNet
     python scripts/reproduce.py table4 [WORK_DIR...]       # COCO, from mmdetection's logs
 
@@ -30,11 +31,13 @@ def distinct(names: Iterable[str]) -> str:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    tables = parser.add_subparsers(dest="table", metavar="TABLE", required=True)
+    tables = parser.add_subparsers(
+        dest="table", metavar="TABLE", required=True, help="TABLE --help: its options"
+    )
 
     def command(name: str, help: str, root: str) -> argparse.ArgumentParser:
         table = tables.add_parser(
