@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from networks import create_model
 from networks.attentions import simam
 from networks.attentions.simam import simam_formula
-from utils.bench import describe, milliseconds, race, summary, table, with_formula
+from utils.bench import describe, milliseconds, race, summary, with_formula
+from utils.tables import table
 
 E_LAMBDA = 0.1
 MAPS = (

@@ -36,7 +36,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from networks import create_model
-from utils.bench import describe, milliseconds, seconds, summary, table, take_turns, with_formula
+from utils.bench import describe, milliseconds, seconds, summary, take_turns, with_formula
 from utils.cli import Parser, exit_code, number
 from utils.data import EvalBatches, SyntheticLoader
 from utils.distributed import Dist
@@ -46,6 +46,7 @@ from utils.memory import keep_freed_memory
 from utils.metrics import Totals, correct_at
 from utils.optim import make_optimizer
 from utils.seed import seed_all
+from utils.tables import table
 
 # evaluation first: it is timed as in a process that only evaluates, with no training's memory
 TASKS = {"evaluate": "evaluation", "answer": "one image", "train": "training"}

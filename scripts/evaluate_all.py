@@ -12,11 +12,13 @@ import csv
 import json
 import os
 import sys
+from operator import itemgetter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils.cli import Parser, add_shared, exit_code
 from utils.errors import UsageError
+from utils.tables import table
 
 ENDINGS = (".pth", ".pt", ".pth.tar", ".safetensors")
 COLUMNS = (
@@ -92,25 +94,26 @@ def write_tables(rows: list[dict], args) -> None:
         raise UsageError(f"can't write {error.filename}: {error.strerror}") from None
 
 
-def markdown(rows: list[dict]) -> str:
-    """The rows as a Markdown table."""
-    head = ("checkpoint", "network", "attention", "top-1", "top-5", "paper", "assumed")
-    lines = [head, ["---"] * len(head)]
-    for row in rows:
-        param = "" if row["attention_param"] is None else f" {row['attention_param']:g}"
-        paper = "" if row["paper_acc1"] is None else f"{row['paper_acc1']} / {row['paper_acc5']}"
-        lines.append(
-            (
-                row["file"],
-                row["arch"],
-                row["attention"] + param,
-                f"{row['acc1']:.3f}",
-                f"{row['acc5']:.3f}",
-                paper,
-                row["assumed"],
-            )
-        )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def setting(row: dict) -> str:
+    """The attention and its parameter."""
+    param = "" if row["attention_param"] is None else f" {row['attention_param']:g}"
+    return row["attention"] + param
+
+
+def paper(row: dict) -> str:
+    """The paper's accuracies, where it has them."""
+    return "" if row["paper_acc1"] is None else f"{row['paper_acc1']} / {row['paper_acc5']}"
+
+
+SHOWN = {
+    "checkpoint": itemgetter("file"),
+    "network": itemgetter("arch"),
+    "attention": setting,
+    "top-1": lambda row: f"{row['acc1']:.3f}",
+    "top-5": lambda row: f"{row['acc5']:.3f}",
+    "paper": paper,
+    "assumed": itemgetter("assumed"),
+}
 
 
 def evaluate_all(args) -> int:
@@ -132,7 +135,7 @@ def evaluate_all(args) -> int:
         except UsageError as error:
             print(f"error: {error}", file=sys.stderr)
         write_tables(rows, args)
-    print(markdown(rows))
+    print(table(rows, SHOWN))
     return 0 if len(rows) == len(files) else 2
 
 

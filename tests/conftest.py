@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sklearn.datasets
 import torch
+from PIL import Image
 
 from scripts.make_digits import write_digits
 
@@ -50,6 +51,16 @@ def many_digits(tmp_path_factory) -> Path:
     """Three classes, 48 training and 15 validation images: six steps of eight."""
     folder = tmp_path_factory.mktemp("many_digits")
     write_digits(folder, val=5, train=16, classes=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits32(tmp_path_factory) -> Path:
+    """Ten classes, 280 training and 20 validation images of 32x32 pixels: three steps of 128."""
+    folder = tmp_path_factory.mktemp("cifar") / "digits32"
+    write_digits(folder, val=2, train=28)
+    for path in folder.rglob("*.png"):
+        Image.open(path).resize((32, 32)).save(path)
     return folder
 
 

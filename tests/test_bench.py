@@ -3,7 +3,7 @@
 import torch
 
 from networks import create_model
-from utils.bench import race, summary, table, with_formula
+from utils.bench import race, summary, with_formula
 
 
 def test_ratio_is_taken_within_a_turn():
@@ -30,10 +30,3 @@ def test_the_formulas_network_has_no_operator():
         y = net(x)
     assert not any("simam" in event.key for event in profile.key_averages())
     torch.testing.assert_close(y, plain(x), rtol=1e-4, atol=1e-4)
-
-
-def test_table():
-    columns = {"name": lambda row: row["name"], "twice": lambda row: 2 * row["size"]}
-    rows = [{"name": "a", "size": 1}, {"name": "b", "size": 2}]
-    expected = ["| name | twice |", "|---|---|", "| a | 2 |", "| b | 4 |"]
-    assert table(rows, columns).splitlines() == expected

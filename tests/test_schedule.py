@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from utils.schedule import lr_at, step_schedule
+from utils.schedule import iteration_schedule, lr_at, step_schedule
 
 
 def test_step_schedule_by_value():
@@ -35,3 +35,21 @@ def test_warmup_scales_the_cosine():
     cosine = 0.5 * (1 + math.cos(math.pi / 10))
     assert lr_at_step(1, 0) == pytest.approx(0.75 * cosine)
     assert lr_at_step(1, 1) == pytest.approx(cosine)
+
+
+def test_cifar_schedule_is_the_papers():
+    lr_at_step = iteration_schedule(64_000, 0.1, steps=391)
+
+    def at(iteration):
+        return lr_at_step(*divmod(iteration, 391))
+
+    firsts = {0: 0.1, 31_999: 0.1, 32_000: 0.01, 47_999: 0.01, 48_000: 0.001, 64_123: 0.001}
+    assert {iteration: at(iteration) for iteration in firsts} == pytest.approx(firsts)
+    # the drops come within the 82nd and the 123rd of 164 epochs
+    assert [n // 391 for n in (32_000, 48_000, 63_999)] == [81, 122, 163]
+
+
+def test_a_shortened_cifar_schedule_keeps_its_shape():
+    lr_at_step = iteration_schedule(8, 1.0, steps=3)
+    values = [lr_at_step(epoch, step) for epoch in range(3) for step in range(3)]
+    assert values == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 3)

@@ -1,7 +1,6 @@
 """Whole runs of the command, in this process: stopping, resuming, failing."""
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn.modules.module import register_module_forward_pre_hook
+from runs import SignalAtForward, assert_equal
 
 import main_imagenet
 from networks.resnet import ResNet
@@ -37,26 +36,6 @@ def metrics(root: Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-class SignalAtForward:
-    """Send a real signal to this process when a network's forward pass number `count` begins."""
-
-    def __init__(self, count: int, signum: int):
-        self.left, self.signum = count, signum
-
-    def __enter__(self):
-        self.handle = register_module_forward_pre_hook(self.hook)
-
-    def hook(self, module, _inputs):
-        # the header counts FLOPs with one forward pass of its own, in evaluation mode
-        if isinstance(module, ResNet):
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), self.signum)
-
-    def __exit__(self, *_exception):
-        self.handle.remove()
-
-
 @pytest.fixture(scope="module")
 def undisturbed(digits, tmp_path_factory):
     root = tmp_path_factory.mktemp("undisturbed")
@@ -65,26 +44,11 @@ def undisturbed(digits, tmp_path_factory):
 
 
 def assert_same_run(root: Path, reference: Path) -> None:
-    def compare(one, other, where):
-        assert type(one) is type(other), where
-        if isinstance(one, torch.Tensor):
-            assert torch.equal(one, other), where
-        elif isinstance(one, dict):
-            assert one.keys() == other.keys(), where
-            for key in one:
-                compare(one[key], other[key], f"{where}.{key}")
-        elif isinstance(one, list):
-            assert len(one) == len(other), where
-            for index, pair in enumerate(zip(one, other, strict=True)):
-                compare(*pair, f"{where}[{index}]")
-        else:
-            assert one == other, where
-
     for name in ("checkpoint.pth.tar", "model_best.pth.tar"):
-        compare(load(root, name), load(reference, name), name)
+        assert_equal(load(root, name), load(reference, name), name)
     timing = {"images_per_s", "seconds"}
     for one, other in zip(metrics(root), metrics(reference), strict=True):
-        compare(
+        assert_equal(
             {k: one[k] for k in one.keys() - timing},
             {k: other[k] for k in other.keys() - timing},
             "metrics",
@@ -144,7 +108,7 @@ def test_two_runs_with_one_seed_are_the_same(undisturbed, digits, tmp_path):
 def test_a_stopped_run_goes_on_bit_for_bit(
     undisturbed, digits, tmp_path, capsys, forward, signum, position
 ):
-    with SignalAtForward(forward, signum):
+    with SignalAtForward(ResNet, forward, signum):
         assert run(digits, tmp_path, "--epochs", 3) == 128 + signum
     assert "the same command with --resume auto goes on" in capsys.readouterr().err
     stopped = load(tmp_path)
@@ -250,7 +214,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_is_said(one_epoch, digits, capsys)
 
 @pytest.mark.parametrize("more", [("-b", 5), ("--seed", 4)])
 def test_within_an_epoch_other_batches_are_refused(digits, tmp_path, capsys, more):
-    with SignalAtForward(3, signal.SIGTERM):
+    with SignalAtForward(ResNet, 3, signal.SIGTERM):
         assert run(digits, tmp_path, "--epochs", 1) == 143
     latest = tmp_path / NAME / "checkpoint.pth.tar"
     root = tmp_path if more[0] == "-b" else tmp_path / "other"

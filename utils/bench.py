@@ -81,14 +81,6 @@ def with_formula(net: nn.Module) -> nn.Module:
     return net
 
 
-def table(rows: list[dict], columns: Mapping[str, Callable]) -> str:
-    """Rows as Markdown; columns: heading -> what a row shows there."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        lines.append("| " + " | ".join(str(show(row)) for show in columns.values()) + " |")
-    return "\n".join(lines)
-
-
 def milliseconds(row: Mapping[str, float]) -> str:
     """The times of a `summary`, for a table."""
     return f"{row['ms']:.3g} ({row['ms_20']:.3g} - {row['ms_80']:.3g})"

@@ -32,6 +32,19 @@ def number(kind: type, low: float, exclusive: bool = False):
     return parse
 
 
+def comma_list(kind: Callable[[str], object]):
+    """An argparse type: values of `kind` between commas, each once."""
+
+    def parse(text: str) -> list:
+        values = [kind(part) for part in text.split(",")]
+        if len(set(values)) < len(values):
+            raise argparse.ArgumentTypeError(f"{text} names one twice")
+        return values
+
+    parse.__name__ = "list"
+    return parse
+
+
 def share(text: str) -> float:
     """An argparse type: a number from 0 up to, but not, 1."""
     value = float(text)

@@ -158,12 +158,18 @@ def start_worker(worker: int) -> None:
 
 
 class Normalise:
-    """uint8 images -> `dtype` on `device`: less ImageNet's mean, by its standard deviation."""
+    """uint8 images -> `dtype` on `device`: less the mean (ImageNet's), by the deviation."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        mean: tuple[float, ...] = MEAN,
+        std: tuple[float, ...] = STD,
+    ):
         self.dtype = dtype
-        self.mean = 255 * torch.tensor(MEAN, device=device)[:, None, None]
-        self.std = 255 * torch.tensor(STD, device=device)[:, None, None]
+        self.mean = 255 * torch.tensor(mean, device=device)[:, None, None]
+        self.std = 255 * torch.tensor(std, device=device)[:, None, None]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return (images - self.mean).div_(self.std).to(self.dtype)

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the epoch."""
+"""The learning rate as a pure function of the epoch, or of the iteration."""
 
 import math
 from collections.abc import Callable
@@ -34,5 +34,19 @@ def step_schedule(
 
     def lr_at_step(epoch: int, step: int) -> float:
         return lr_at(epoch, epochs, lr, cosine, warmup_epochs, (step + 1) / steps)
+
+    return lr_at_step
+
+
+def iteration_schedule(iterations: int, lr: float, steps: int) -> Callable[[int, int], float]:
+    """The paper's CIFAR schedule as a function of (epoch, step), for epochs of `steps` steps.
+
+    `lr`, a tenth of it from half of the `iterations` on, a hundredth from three quarters on: of
+    64,000, from 32,000 and 48,000. Iterations beyond the last, which complete an epoch, count too.
+    """
+
+    def lr_at_step(epoch: int, step: int) -> float:
+        done = epoch * steps + step
+        return lr * 0.1 ** ((2 * done >= iterations) + (4 * done >= 3 * iterations))
 
     return lr_at_step

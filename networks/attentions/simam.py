@@ -4,11 +4,15 @@ Per channel, with M positions, n = max(M - 1, 1), d = x - mean and v = sum(d^2) 
 
     a = 1 / (4 (v + e_lambda)),   s = sigmoid(a d^2 + 1/2),   y = x s     (Eq. 5 and 6)
 
-The paper divides by M, the code that trained its released weights by M - 1; so does this. The
-statistics are float32 at least: half-precision sums over a large map overflow, and the attention
-would silently become a constant. Written as autograd sees it, SimAM is a dozen passes over the
-map and keeps four maps for the backward pass. The operator keeps x, mean and a: for the gradient
-g of y, with h = g x s (1 - s),
+The paper divides by M (H W in an image), the code that trained its released weights by M - 1; so
+does this. Eq. 3 is printed as w = -2 (t - mu) / (...), but what minimises the energy of Eq. 2 is
+w = 2 (t - mu) / (...); the minimal energy, Eq. 5, is that of this w (tests/test_energy.py finds
+both numerically).
+
+The statistics are float32 at least: half-precision sums over a large map overflow, and the
+attention would silently become a constant. Written as autograd sees it, SimAM is a dozen passes
+over the map and keeps four maps for the backward pass. The operator keeps x, mean and a: for the
+gradient g of y, with h = g x s (1 - s),
 
     dx = g s + 2 a (h d - sum(h d) / M - 4 a d sum(h d^2) / n).
 """
