@@ -7,11 +7,10 @@ Ours: what main_imagenet.py runs, with the attention and without. Published: the
 float32, contiguous, SimAM by its formula, in a plain loop that waits for the device in every step
 to read the loss and the accuracies. timm: its network without attention in that loop, where timm
 is installed and has it. Images are random and on the device already; ours normalises them there
-in every step, the others get them normalised. The contenders take turns, and a speed is the median
-over the turns of the ratio within a turn, so that a machine that slows down for a while slows them
-all; each is a process of its own. The parts of a training step: waiting for the batch, the network,
-the gradients from the network's output on, the optimizer; "other" is the loss and the accuracies.
-Peak memory: on a GPU what PyTorch allocated, on the CPU the resident memory of the process.
+in every step, the others get them normalised. Each contender is a process of its own; they take
+turns, and a speed is the median ratio within a turn. The parts of a step: waiting for the batch, the
+network, the gradients from its output on, the optimizer; "other" is the loss and the accuracies.
+Peak memory: on a GPU what PyTorch allocated, on the CPU the process's resident memory.
 """
 
 import argparse
@@ -218,8 +217,8 @@ class Ours(Plain):
 
     def prepare(self, args: argparse.Namespace, batch_size: int, steps: int) -> Iterable:
         batches = EvalBatches(steps * batch_size, batch_size)
-        dtype = self.precision.input_dtype
-        loader = SyntheticLoader(batches, args.image_size, CLASSES, self.device, dtype)
+        shape, dtype = (args.image_size, CLASSES), self.precision.input_dtype
+        loader = SyntheticLoader(batches, *shape, self.device, dtype)
         if args.contiguous:
             loader.images = loader.images.contiguous()
         return loader
