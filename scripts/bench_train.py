@@ -8,9 +8,8 @@ float32, contiguous, SimAM by its formula, in a plain loop that waits for the de
 to read the loss and the accuracies. timm: its network without attention in that loop, where timm
 is installed and has it. Images are random and on the device already; ours normalises them there
 in every step, the others get them normalised. Each contender is a process of its own; they take
-turns, and a speed is the median ratio within a turn. The parts of a step: waiting for the batch, the
-network, the gradients from its output on, the optimizer; "other" is the loss and the accuracies.
-Peak memory: on a GPU what PyTorch allocated, on the CPU the process's resident memory.
+turns, and a speed is the median ratio within a turn. The parts of a step: waiting for the batch,
+forward, backward, optimizer; "other" is the loss and the accuracies.
 """
 
 import argparse
@@ -53,9 +52,8 @@ PARTS = ("data", "forward", "backward", "optimizer", "other")
 PLAIN = "ours, no attention"
 TO_PLAIN = "ratio to no attention"
 CLASSES = 1000
-LR = 1e-4
-ANSWERS = 10
-# images a step, and steps a round: what fills the device without taking minutes
+LR, ANSWERS = 1e-4, 10
+# what fills the device without taking minutes
 BATCH = {"cpu": 16, "cuda": 256}
 STEPS = {"cpu": 2, "cuda": 10}
 TIMM = {"mobilenet_v2": "mobilenetv2_100"}  # where timm has another name

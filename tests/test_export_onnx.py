@@ -86,7 +86,9 @@ def test_published_weights(tmp_path, capsys):
     path, target = str(tmp_path / "published.pth"), str(tmp_path / "network.onnx")
     write_weights({k: v.float() for k, v in theirs.state_dict().items()}, path)
     assert main([path, target, "--image-size", "64"]) == 0
-    assert f"attention simam {E_LAMBDA}; lambda 0.1 as published" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"resnet18 + simam {E_LAMBDA}\n" in said.out
+    assert "lambda 0.1 as published" in said.err
     images = torch.randn(2, 3, 64, 64)
     session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": images.numpy()})
