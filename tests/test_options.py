@@ -6,7 +6,10 @@ import signal
 import pytest
 import torch
 from jobs import COMMAND, Job, same, training
-from test_training import NAME, SignalAtForward, load, metrics, run
+from runs import SignalAtForward
+from test_training import NAME, load, metrics, run
+
+from networks.resnet import ResNet
 
 ALL = (
     "--accumulate 2 --amp fp16 --auto-augment ra --clip-grad 1 --cutmix 1 --ema 0.9 "
@@ -30,7 +33,7 @@ def test_all_options_together_stopped_and_resumed(digits, tmp_path):
     """Two updates an epoch, each in two parts."""
     assert run(digits, tmp_path / "whole", "--epochs", 2, *ALL.split()) == 0
     # the FLOPs, two steps in two parts, two networks on two batches each, and one pass more
-    with SignalAtForward(1 + 4 + 4 + 1, signal.SIGTERM):
+    with SignalAtForward(ResNet, 1 + 4 + 4 + 1, signal.SIGTERM):
         assert run(digits, tmp_path / "parts", "--epochs", 2, *ALL.split()) == 143
     stopped = load(tmp_path / "parts")
     assert (stopped["epoch"], stopped["step"]) == (1, 1)
