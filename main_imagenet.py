@@ -54,16 +54,11 @@ def run_folder(args: argparse.Namespace, identity: dict) -> str:
     """ROOT/imagenet-ARCH[-ATTENTION-paramP][-seedS]"""
     import os
 
-    name = f"imagenet-{args.arch}"
-    if args.attention_type != "none":
-        name += f"-{args.attention_type}"
-    if identity["attention_param"] is not None:
-        name += f"-param{identity['attention_param']:g}"
-    if args.seed is not None:
-        name += f"-seed{args.seed}"
-    if args.synthetic:
-        name += "-synthetic"
-    return os.path.join(args.ckpt, name)
+    from utils.resume import run_name
+
+    network = identity["arch"], identity["attention"], identity["attention_param"]
+    name = run_name("imagenet", *network, args.seed)
+    return os.path.join(args.ckpt, name + ("-synthetic" if args.synthetic else ""))
 
 
 def header(model, identity: dict, dist, image_size: int, data: str, folder: str) -> list[str]:
@@ -277,41 +272,32 @@ def train(args: argparse.Namespace, dist, precision) -> None:
         log.close()
 
 
+def run(args: argparse.Namespace, argv: list[str]) -> int | None:
+    """Do what `args`, which came from `argv`, ask for: in this process, or in several."""
+    from utils import distributed
+    from utils.engine import DTYPES, Precision
+    from utils.launch import launch, processes_to_start, published_nodes
+
+    if args.save_weights:
+        return save_weights(args)
+    nodes = published_nodes(
+        args.multiprocessing_distributed, args.world_size, args.rank, args.dist_url
+    )
+    count = processes_to_start(args.gpu, args.parallel, args.multiprocessing_distributed, nodes)
+    if count:
+        return launch([__file__, *argv], count, nodes)
+    dist = distributed.start(args.gpu, args.parallel, args.dist_backend)
+    command = evaluate if args.evaluate else train
+    return command(args, dist, Precision(dist.device.type, DTYPES[args.amp]))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 2 for a mistake, 128 + signal when stopped."""
     args = parse_args(argv)
 
-    from utils import distributed
-    from utils.engine import DTYPES, Precision
-    from utils.launch import launch, processes_to_start, published_nodes, report
-    from utils.signals import Stopped
+    from utils.launch import guarded
 
-    dist = None
-    try:
-        if args.save_weights:
-            save_weights(args)
-            return 0
-        nodes = published_nodes(
-            args.multiprocessing_distributed, args.world_size, args.rank, args.dist_url
-        )
-        count = processes_to_start(args.gpu, args.parallel, args.multiprocessing_distributed, nodes)
-        if count:
-            return launch([__file__, *(sys.argv[1:] if argv is None else argv)], count, nodes)
-        dist = distributed.start(args.gpu, args.parallel, args.dist_backend)
-        command = evaluate if args.evaluate else train
-        command(args, dist, Precision(dist.device.type, DTYPES[args.amp]))
-    except Stopped as stopped:
-        if dist.is_main:
-            print(stopped, file=sys.stderr)
-        distributed.finish()
-        return 128 + stopped.signum
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        return report(error)
-    distributed.finish()
-    return 0
+    return guarded(lambda: run(args, sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

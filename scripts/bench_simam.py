@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from networks import create_model
 from networks.attentions import simam
 from networks.attentions.simam import simam_formula
-from utils.bench import describe, milliseconds, race, summary, with_formula
+from utils.bench import describe, milliseconds, parse_bench, race, summary, with_formula
 from utils.tables import table
 
 E_LAMBDA = 0.1
@@ -57,15 +57,8 @@ TRAFFIC = {"forward": 2, "backward": 3, "forward+backward": 5}
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time SimAM as a layer and in networks.")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--only", choices=("layers", "networks"), help="default: both")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here too")
-    args = parser.parse_args(argv)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: there is no CUDA device here; use --device cpu")
-    if args.json and not args.json.resolve().parent.is_dir():
-        parser.error(f"--json {args.json}: its folder does not exist; create it first")
-    return args
+    return parse_bench(parser, argv)
 
 
 def kept_for_backward(function, x: torch.Tensor) -> float:
@@ -207,7 +200,7 @@ NETWORK_COLUMNS = {
 
 def main(argv=None):
     args = parse_args(argv)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device
     torch.manual_seed(0)
     report = describe(device)
     print(", ".join(f"{key} {value}" for key, value in report.items()), flush=True)

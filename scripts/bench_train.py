@@ -34,7 +34,15 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from networks import create_model
-from utils.bench import describe, milliseconds, seconds, summary, take_turns, with_formula
+from utils.bench import (
+    describe,
+    milliseconds,
+    parse_bench,
+    seconds,
+    summary,
+    take_turns,
+    with_formula,
+)
 from utils.cli import Parser, exit_code, number
 from utils.data import EvalBatches, SyntheticLoader
 from utils.distributed import Dist
@@ -51,8 +59,7 @@ TASKS = {"evaluate": "evaluation", "answer": "one image", "train": "training"}
 PARTS = ("data", "forward", "backward", "optimizer", "other")
 PLAIN = "ours, no attention"
 TO_PLAIN = "ratio to no attention"
-CLASSES = 1000
-LR, ANSWERS = 1e-4, 10
+CLASSES, LR, ANSWERS = 1000, 1e-4, 10
 # what fills the device without taking minutes
 BATCH = {"cpu": 16, "cuda": 256}
 STEPS = {"cpu": 2, "cuda": 10}
@@ -70,16 +77,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--amp", choices=tuple(DTYPES), default="none", help="ours, as for training")
     add("--compile", action="store_true", help="ours, as for training")
     add("--contiguous", action="store_true", help="our weights and images not channels-last")
-    add("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     add("--steps", type=number(int, 1), help="steps a round (CPU: 2, CUDA: 10)")
     add("--rounds", type=number(int, 2), default=7, help="measured turns of each (default: 7)")
-    add("--json", type=Path, metavar="FILE", help="write every number here too")
-    args = parser.parse_args(argv)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: there is no CUDA device here; use --device cpu")
-    if args.json and not args.json.resolve().parent.is_dir():
-        parser.error(f"--json {args.json}: its folder does not exist; create it first")
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args = parse_bench(parser, argv)
     args.batch_size = args.batch_size or BATCH[args.device]
     args.steps = args.steps or STEPS[args.device]
     return args

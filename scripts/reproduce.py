@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from scripts.train_cifar import add_data_options, guarded
+from scripts.train_cifar import add_data_options
 from utils.cli import Parser, comma_list, number
 from utils.paper import TABLE2, TABLE3
 from utils.tables import check_writable
@@ -87,6 +87,9 @@ def reproduce(args: argparse.Namespace) -> int | None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+
+    from utils.launch import guarded
+
     return guarded(lambda: reproduce(args))
 
 

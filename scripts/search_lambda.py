@@ -19,14 +19,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from scripts.train_cifar import (
     ITERATIONS,
     Run,
-    add_data_options,
     dataset_name,
-    guarded,
     load_images,
+    network_parser,
     train_run,
 )
 from utils import tables
-from utils.cli import Parser, comma_list, number
+from utils.cli import comma_list, number
 from utils.errors import UsageError
 from utils.results import read_run
 
@@ -34,18 +33,11 @@ LAMBDAS = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_data_options(parser)
+    parser = network_parser(__doc__)
     add = parser.add_argument
-    add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")
     positive = number(float, 0, exclusive=True)
     add("--lambdas", type=comma_list(positive), default=LAMBDAS, help="such as 0.1,0.01")
     add("--seeds", type=comma_list(number(int, 0)), default="1,2,3,4,5", help="a run each")
-    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")
     add("--out", metavar="STEM", help="write STEM.csv, .json, .png (default: ROOT/search_lambda)")
     return parser.parse_args(argv)
 
@@ -65,10 +57,10 @@ def draw(axes, rows: list[dict], title: str) -> None:
 def search(args: argparse.Namespace) -> None:
     from main_imagenet import build_model
     from utils.cifar import hold_out
-    from utils.distributed import Dist, choose_device
+    from utils.distributed import alone
 
     stem = args.out or os.path.join(args.ckpt, "search_lambda")
-    dist = Dist(0, 1, choose_device(args.gpu))
+    dist = alone(args.gpu)
     build_model({"arch": args.arch})  # a wrong name is told before the data are read
     tables.check_writable(stem)
     name = dataset_name(args.dataset, args.data_dir) + "-held-out"
@@ -114,6 +106,9 @@ def search(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+
+    from utils.launch import guarded
+
     return guarded(lambda: search(args))
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, comma_list, number
+from utils.cli import Parser, add_shared, comma_list, number
 from utils.errors import UsageError
 
 ITERATIONS = 64_000  # the paper's
@@ -42,24 +42,32 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--root", default="data", help="folder of torchvision's files")
     add("--download", action="store_true", help="let torchvision get them where they are missing")
     add("--data-dir", metavar="FOLDER", help="32x32 images in train/<class>/ and val/<class>/")
-    add = parser.add_argument_group("runs").add_argument
-    add("--gpu", help="GPU number; -1: the CPU; GPU 0, or else the CPU, where not given")
+    runs = parser.add_argument_group("runs")
+    add_shared(runs, "--gpu")
+    add = runs.add_argument
     add("--iterations", type=number(int, 1), default=ITERATIONS, help="the schedule's length")
     add("-p", "--print-freq", type=number(int, 1), default=100, help="steps between lines")
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def network_parser(doc: str) -> Parser:
+    """The options of a script that trains one network; doc: the script's own."""
     parser = Parser(
-        description=__doc__.split("\n\n")[0],
+        description=doc.split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     add_data_options(parser)
     add = parser.add_argument
     add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")
+    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = network_parser(__doc__)
+    add = parser.add_argument
     add("--attentions", type=comma_list(str), default="none", help="such as none,simam,se")
     add("--seeds", type=comma_list(number(int, 0)), default="1", help="such as 1,2,3,4,5")
-    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")
     return parser.parse_args(argv)
 
 
@@ -74,12 +82,9 @@ class Run(NamedTuple):
     iterations: int
 
     def folder(self, root: str) -> str:
-        name = f"{self.dataset}-{self.arch}"
-        if self.attention != "none":
-            name += f"-{self.attention}"
-        if self.attention_param is not None:
-            name += f"-param{self.attention_param:g}"
-        return os.path.join(root, f"{name}-seed{self.seed}")
+        from utils.resume import run_name
+
+        return os.path.join(root, run_name(*self[:5]))
 
 
 def dataset_name(dataset: str, data_dir: str | None) -> str:
@@ -116,14 +121,13 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
 
     Raises UsageError where the folder holds a run of other settings, Stopped after a signal.
     """
-    import torch
-
     from main_imagenet import build_model, header
     from utils.cifar import CifarLoader
     from utils.data import EvalBatches, TrainBatches
     from utils.distributed import describe
     from utils.engine import Precision
     from utils.log import RunLog
+    from utils.optim import make_optimizer
     from utils.resume import read_resume
     from utils.schedule import iteration_schedule
     from utils.seed import seed_all
@@ -162,10 +166,8 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
         "attention_param": run.attention_param,
         "num_classes": len(train.classes),
     }
-    model = build_model(identity).to(dist.device)
-    optimizer = torch.optim.SGD(
-        model.parameters(), LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
+    model = dist.place(build_model(identity))
+    optimizer = make_optimizer(model, "sgd", LR, MOMENTUM, WEIGHT_DECAY)
     precision = Precision(dist.device.type)
     known = identity | settings | {"classes": train.classes, "decoder": "none"}
     training = Training(model, optimizer, precision, dist, folder, known)
@@ -202,34 +204,20 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
 
 
 def train_all(args: argparse.Namespace) -> None:
-    from utils.distributed import Dist, choose_device
+    from utils.distributed import alone
 
-    dist = Dist(0, 1, choose_device(args.gpu))
+    dist = alone(args.gpu)
     runs = runs_of(args)
     train, val = load_images(args.dataset, args.data_dir, args.root, args.download)
     for run in runs:
         train_run(run, train, val, args.ckpt, dist, args.print_freq)
 
 
-def guarded(command) -> int:
-    """Run `command`; its exit code (None: 0), 2 for a mistake, 128 + signal when stopped."""
-    from utils.launch import report
-    from utils.signals import Stopped
-
-    try:
-        return command() or 0
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return 128 + stopped.signum
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        return report(error)
-
-
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+
+    from utils.launch import guarded
+
     return guarded(lambda: train_all(args))
 
 

@@ -1,9 +1,10 @@
 """Benchmarks: contenders that take turns, and what their times say."""
 
+import argparse
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
@@ -13,6 +14,25 @@ from torch import nn
 
 from networks.attentions import SimAM
 from networks.attentions.simam import simam_formula
+
+
+def parse_bench(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Parse `argv` with the options of every benchmark, --device and --json, added and checked.
+
+    device: "cpu" or "cuda", a GPU if there is one where it was not given.
+    """
+    add = parser.add_argument
+    add("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
+    add("--json", type=Path, metavar="FILE", help="write every number here too")
+    args = parser.parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no CUDA device here; use --device cpu")
+    if args.json and not args.json.resolve().parent.is_dir():
+        parser.error(f"--json {args.json}: its folder does not exist; create it first")
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return args
 
 
 def describe(device: str) -> dict:

@@ -74,8 +74,8 @@ SHARED = {
 }
 
 
-def add_shared(parser: argparse.ArgumentParser, *options: str) -> None:
-    """Give `parser` those `options` of `SHARED`."""
+def add_shared(parser: argparse._ActionsContainer, *options: str) -> None:
+    """Give `parser`, or a group of its arguments, those `options` of `SHARED`."""
     for option in options:
         settings = dict(SHARED[option])
         short = [settings.pop("short")] if "short" in settings else []

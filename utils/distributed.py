@@ -160,6 +160,12 @@ def choose_devices(gpus: str | None) -> tuple[torch.device, ...]:
     return devices
 
 
+def alone(gpu: str | None) -> Dist:
+    """The only process, on the device that `--gpu` names; raises UsageError as `choose_device`."""
+    keep_freed_memory()
+    return Dist(0, 1, choose_device(gpu))
+
+
 def start(gpus: str | None, parallel: str = "ddp", backend: str | None = None) -> Dist:
     """Take this process's place: the only one, or the one that torchrun's environment says.
 

@@ -124,7 +124,7 @@ def compute_gradients(
                 loss = F.cross_entropy(
                     logits, their_targets, label_smoothing=recipe.label_smoothing
                 )
-            scaler.scale(loss * (len(some) / len(images)) if parts > 1 else loss).backward()
+            scaler.scale(loss * (len(some) / len(images))).backward()
         classes = their_targets if their_targets.dim() == 1 else their_targets.argmax(1)
         totals.add(loss.detach() * len(some), logits.detach(), classes)
 

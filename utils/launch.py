@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,8 +17,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from .distributed import choose_devices
+from .distributed import choose_devices, finish
 from .errors import UsageError
+from .signals import Stopped
 
 # Seconds that a process which lost the others waits for the launcher, which knows why, to end it.
 PATIENCE = 10
@@ -104,6 +106,27 @@ def _tell(error: ChildFailedError) -> int:
         reason = f"exited with code {failure.exitcode}"
     print(f"error: rank {rank}: {reason}", file=sys.stderr)
     return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+
+
+def guarded(command: Callable[[], int | None]) -> int:
+    """Run a training command; its exit code (None: 0), 2 for a mistake, 128 + signal when stopped.
+
+    Of several processes, the first says why they stopped.
+    """
+    launched = torch.distributed.is_torchelastic_launched()
+    try:
+        code = command() or 0
+    except Stopped as stopped:
+        if not launched or os.environ["RANK"] == "0":
+            print(stopped, file=sys.stderr)
+        code = 128 + stopped.signum
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return report(error)
+    finish()
+    return code
 
 
 def report(error: Exception) -> int:

@@ -8,8 +8,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST = 2**31 - 1
 
 
-def keep_freed_memory() -> bool:
-    """Let large tensors take the memory of those freed before; whether the C library can do that.
+def keep_freed_memory() -> None:
+    """Let large tensors take the memory of those freed before.
 
     By default glibc asks the system for every block above 32 MB and gives it back when it is
     freed, so each step's activations are zeroed pages again, which took up to half of a step on
@@ -17,7 +17,7 @@ def keep_freed_memory() -> bool:
     training process, which it has again in every step anyway. Nothing happens under other C
     libraries than glibc.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return all([mallopt(name, LARGEST) for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)])
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            mallopt(name, LARGEST)

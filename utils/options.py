@@ -2,7 +2,7 @@
 
 import argparse
 
-from .cli import Parser, number, share
+from .cli import Parser, add_shared, number, share
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -12,9 +12,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument_group("data").add_argument
+    group = parser.add_argument_group("data")
+    add = group.add_argument
     add("data", metavar="DATA", nargs="?", help="folder with train/<class>/ and val/<class>/")
-    add("-j", "--workers", type=number(int, 0), default=4, help="processes that load images")
+    add_shared(group, "--workers")
     add(
         "-b",
         "--batch-size",
@@ -23,7 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=256,
         help="images per step, in total over the GPUs of this machine",
     )
-    add("--image-size", "--image_size", type=number(int, 32), default=224, help="pixels a side")
+    add_shared(group, "--image-size")
     add(
         "--image-backend",
         choices=("turbo", "pil"),

@@ -11,6 +11,16 @@ PREVIOUS = "checkpoint_previous.pth.tar"
 BEST = "model_best.pth.tar"
 
 
+def run_name(dataset: str, arch: str, attention: str, param: float | None, seed: int | None) -> str:
+    """What a run's folder is called: DATASET-ARCH[-ATTENTION-paramP][-seedS]"""
+    name = f"{dataset}-{arch}"
+    if attention != "none":
+        name += f"-{attention}"
+    if param is not None:
+        name += f"-param{param:g}"
+    return name if seed is None else f"{name}-seed{seed}"
+
+
 def kept_checkpoints(folder: str) -> list[str]:
     """The run folder's checkpoints, the one to go on from first."""
     paths = (os.path.join(folder, name) for name in (LATEST, PREVIOUS, BEST))

@@ -75,7 +75,7 @@ class Training:
     ):
         self.model, self.optimizer, self.dist = model, optimizer, dist
         self.precision, self.scaler = precision, precision.scaler()
-        self.folder, self.identity, self.ema_decay = folder, dict(identity), ema_decay
+        self.folder, self.identity = folder, dict(identity)
         self.average = ema_decay and moving_average(model, ema_decay)
         self.epoch = self.step = 0
         self.best_acc1 = self.seconds = 0.0
@@ -116,10 +116,9 @@ class Training:
         load_state(self.model, content["state_dict"], path)
         load_optimizer(self.optimizer, content["optimizer"], path)
         if self.average:
-            self.average = moving_average(self.model, self.ema_decay)
-            if AVERAGE in content:
-                load_state(self.average.module, content[AVERAGE], path)
-                self.average.n_averaged.fill_(content["ema_updates"])
+            # one that begins here begins with these weights
+            load_state(self.average.module, content.get(AVERAGE, content["state_dict"]), path)
+            self.average.n_averaged.fill_(content.get("ema_updates", 0))
         self.scaler.load_state_dict(content["scaler"] if self.scaler.is_enabled() else {})
         torch.set_rng_state(content["rng"])
         if content["cuda_rng"] is not None and self.dist.device.type == "cuda":

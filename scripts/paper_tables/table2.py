@@ -43,9 +43,9 @@ def finished(run: Run, root: str) -> Finished | None:
 
 def train_missing(args: argparse.Namespace, runs: dict[Key, list[Run]]) -> None:
     """Train what is not finished: all with the first seed, then all with the second, ..."""
-    from utils.distributed import Dist, choose_device
+    from utils.distributed import alone
 
-    dist = Dist(0, 1, choose_device(args.gpu))
+    dist = alone(args.gpu)
     for dataset in dict.fromkeys(dataset for dataset, *_ in runs):
         rows = [row for key, row in runs.items() if key[0] == dataset]
         in_order = [run for with_seed in zip(*rows, strict=True) for run in with_seed]

@@ -7,13 +7,13 @@ import json
 import operator
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.paper_tables import run_in_turn
 from utils import tables
 from utils.errors import UsageError
 from utils.paper import TABLE3
@@ -82,13 +82,9 @@ def measure_latency(models: Mapping[str, Any], device: str) -> dict[str, float]:
 
 def train_missing(args: argparse.Namespace, keys: list[Key]) -> int:
     """Run scripts/train_imagenet.sh for `keys`; returns the first exit code that is not 0."""
-    environment = {"PYTHON": sys.executable, **os.environ}
-    for key in keys:
-        command = ["bash", str(RECIPE), *key, "--resume", "auto", "--ckpt", args.ckpt]
-        code = subprocess.run(command, env=environment).returncode
-        if code:
-            return code if code > 0 else 128 - code
-    return 0
+    more = "--resume", "auto", "--ckpt", args.ckpt
+    commands = (["bash", str(RECIPE), *key, *more] for key in keys)
+    return run_in_turn(commands, {"PYTHON": sys.executable, **os.environ})
 
 
 def network_rows(arch: str, found: Mapping[Key, list[tuple[float, float]]], device: str):

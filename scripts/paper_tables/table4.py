@@ -5,10 +5,10 @@ import glob
 import importlib.util
 import operator
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+from scripts.paper_tables import run_in_turn
 from utils import tables
 from utils.errors import UsageError
 from utils.paper import TABLE4, AveragePrecision
@@ -46,7 +46,7 @@ def train_missing(args: argparse.Namespace, found: dict[Key, list[list[float]]])
             "bash scripts/setup_mmdet.sh makes an environment with it, see mmdetection/README.md"
         )
     tool = Path(spec.origin).parent / ".mim" / "tools" / "train.py"
-    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parents[1])}
+    commands = []
     for detector in dict.fromkeys(key[0] for key in TABLE4):
         if (detector, "bbox", "simam") in found:
             continue
@@ -54,11 +54,8 @@ def train_missing(args: argparse.Namespace, found: dict[Key, list[list[float]]])
         work_dir = os.path.join(args.ckpt, config.stem)
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={GPUS}"]
         command += [str(tool), str(config), "--launcher", "pytorch"]
-        command += ["--work-dir", work_dir, "--resume"]
-        code = subprocess.run(command, env=environment).returncode
-        if code:
-            return code if code > 0 else 128 - code
-    return 0
+        commands.append([*command, "--work-dir", work_dir, "--resume"])
+    return run_in_turn(commands, {**os.environ, "PYTHONPATH": str(CONFIGS.parents[1])})
 
 
 def figures(values: tuple[float, ...] | list[float] | None) -> str:
