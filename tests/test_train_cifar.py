@@ -39,6 +39,15 @@ def curves(root: Path, name: str = NAME) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """As the processes of `Job` have; sums differ in their last bits between numbers of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(digits32, tmp_path_factory):
     root = tmp_path_factory.mktemp("undisturbed")
