@@ -149,8 +149,66 @@ def test_a_damaged_image_is_named(digits, tmp_path):
     assert isinstance(dataset[0, listing.paths.index(str(damaged))], BadImage)
     for workers in (0, 1):
         loader = DeviceLoader(dataset, TrainBatches(len(dataset), 8, seed=0), workers, CPU)
-        with pytest.raises(UsageError, match=f"can't decode image {damaged}"):
+        with pytest.raises(UsageError, match=f"can't decode image {damaged} .* --skip-bad-images"):
             list(loader)
+
+
+def test_a_damaged_image_can_not_be_skipped_in_an_evaluation(digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "data")
+    damaged = tmp_path / "data" / "val" / "1" / "001.png"
+    damaged.write_bytes(b"no image")
+    dataset = ImageDataset(list_images(str(tmp_path / "data"), "val"), eval_transform(32))
+    loader = DeviceLoader(dataset, EvalBatches(len(dataset), 5), 0, CPU)
+    with pytest.raises(UsageError, match=f"can't decode image {damaged} .*check_images") as error:
+        list(loader)
+    assert "skip" not in str(error.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_gpu_gets_what_the_cpu_gets(digits, workers):
+    dataset = ImageDataset(list_images(str(digits), "train"), train_transform(32), seed=5)
+
+    def two_epochs(device: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        batches = TrainBatches(len(dataset), 7, seed=5)
+        loader = DeviceLoader(dataset, batches, workers, torch.device(device))
+        found = []
+        for epoch in range(2):
+            batches.start(epoch)
+            found += loader
+        return found
+
+    expected, found = two_epochs("cpu"), two_epochs("cuda")
+    assert len(expected) == len(found) == 8
+    for (images, targets), (gpu_images, gpu_targets) in zip(expected, found, strict=True):
+        assert gpu_images.is_cuda
+        assert gpu_images.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(gpu_images.cpu(), images, atol=1e-6, rtol=1e-6)
+        assert torch.equal(gpu_targets.cpu(), targets)
+
+
+@pytest.mark.gpu
+def test_epochs_take_no_more_gpu_memory(digits):
+    dataset = ImageDataset(list_images(str(digits), "val"), eval_transform(32))
+    loader = DeviceLoader(dataset, EvalBatches(len(dataset), 4), 0, torch.device("cuda"))
+    reserved = []
+    for _ in range(40):  # more than there are streams
+        list(loader)
+        torch.cuda.synchronize()
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] == reserved[1]
+
+
+@pytest.mark.gpu
+def test_a_damaged_image_is_named_on_a_gpu(digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "data")
+    damaged = tmp_path / "data" / "train" / "1" / "003.png"
+    damaged.write_bytes(b"no image")
+    dataset = ImageDataset(list_images(str(tmp_path / "data"), "train"), train_transform(32))
+    # one worker: with it, a thread pins what arrives
+    loader = DeviceLoader(dataset, TrainBatches(24, 8, seed=0), 1, torch.device("cuda"))
+    with pytest.raises(UsageError, match=f"can't decode image {damaged}"):
+        list(loader)
 
 
 def test_what_is_wrong_with_a_folder_is_said(digits, tmp_path):

@@ -9,6 +9,7 @@ from torch.utils.data import default_collate
 from torchvision import transforms
 
 from utils.data import BadImage, DeviceLoader, ImageDataset, TrainBatches, collate
+from utils.errors import UsageError
 from utils.images import (
     PillowImage,
     TurboImage,
@@ -230,6 +231,10 @@ def test_bad_images_are_replaced_by_the_next_and_reported_once(workers, tmp_path
 def test_nothing_but_bad_images_is_an_error(tmp_path):
     dataset = dataset_of(tmp_path, {"0": b"", "1": b"text"}, skip_bad=True)
     assert dataset[0, 1].path == str(tmp_path / "1.JPEG")
+    loader = DeviceLoader(dataset, TrainBatches(2, 2, seed=0), 0, CPU, report=print)
+    with pytest.raises(UsageError, match="can't decode image") as error:
+        list(loader)
+    assert "--skip-bad-images" not in str(error.value)
 
 
 def test_a_decoder_that_is_not_installed(monkeypatch):

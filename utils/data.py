@@ -199,6 +199,8 @@ class DeviceLoader:
         self.batches, self.device, self.report = batches, device, report
         self.normalise = Normalise(device, dtype)
         self.passed_over: set[str] = set()
+        # one for all epochs: the allocator keeps the memory of every stream that was ever used
+        self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.loader = DataLoader(
             dataset,
             batch_sampler=batches,
@@ -215,7 +217,7 @@ class DeviceLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        copies = self._copied_ahead() if self.device.type == "cuda" else self._decoded()
+        copies = self._copied_ahead() if self.copying else self._decoded()
         for images, targets in copies:
             yield self.normalise(images), targets
 
@@ -224,7 +226,7 @@ class DeviceLoader:
             if isinstance(batch, BadImage):
                 raise UsageError(
                     f"can't decode image {batch.path} ({batch.reason}); scripts/check_images.py "
-                    "lists all such files, --skip-bad-images leaves them out of the training"
+                    f"lists all such files{self._advice()}"
                 )
             images, targets, passed_over = batch
             for path, why in passed_over:
@@ -233,16 +235,21 @@ class DeviceLoader:
                     self.report(f"skipped image {path} ({why}); {len(self.passed_over)} so far")
             yield images, targets
 
+    def _advice(self) -> str:
+        training = isinstance(self.batches, TrainBatches)
+        if training and not self.loader.dataset.skip_bad:
+            return ", --skip-bad-images leaves them out of the training"
+        return "; get them again, or take them out of the folder"
+
     def _copied_ahead(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches on the GPU; while one is in use, a stream of its own copies the next."""
-        stream = torch.cuda.Stream(self.device)
         waiting = None
         for batch in self._decoded():
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(self.copying):
                 copy = tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
             if waiting:
                 yield self._handed_over(*waiting)
-            waiting = copy, stream.record_event()
+            waiting = copy, self.copying.record_event()
         if waiting:
             yield self._handed_over(*waiting)
 
