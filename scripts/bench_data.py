@@ -35,7 +35,8 @@ from networks import create_model
 from utils.cli import Parser, exit_code, number
 from utils.data import MEAN, STD, ImageDataset, collate, start_worker, train_loader
 from utils.distributed import Dist, choose_device, describe
-from utils.images import eval_transform, train_transform
+from utils.errors import UsageError, reason
+from utils.images import eval_transform, open_image, train_transform
 from utils.listing import Listing, list_images
 
 SIZE = 224
@@ -199,10 +200,14 @@ def listed(root: str, most: int) -> Listing:
 
 
 def describe_images(listing: Listing) -> dict:
+    """What they are on average; raises UsageError for one that can't be decoded."""
     sizes = []
     for path in listing.paths:
-        with Image.open(path) as image:
-            sizes.append(image.size)
+        try:
+            image = open_image(path, "pil")
+        except Exception as error:  # a damaged file makes Pillow raise almost anything
+            raise UsageError(f"can't decode image {path} ({reason(error)})") from None
+        sizes.append((image.width, image.height))
     return {
         "images": len(sizes),
         "mean_bytes": round(statistics.mean(os.path.getsize(path) for path in listing.paths)),
@@ -211,11 +216,21 @@ def describe_images(listing: Listing) -> dict:
     }
 
 
+def check_arch(arch: str) -> None:
+    """Raise UsageError for a network that there isn't."""
+    try:
+        create_model(arch)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def measure(args: argparse.Namespace) -> dict:
+    check_arch(args.arch)  # the network comes last, after minutes
     listing = listed(args.data, args.images)
     sets = {"": listing}
     if args.resized:
         sets[", resized copy"] = listed(args.resized, args.images)
+    data = {name.strip(", ") or "images": describe_images(images) for name, images in sets.items()}
     backends = {"published": None, "ours, pil": "pil", "ours, turbo": "turbo"}
     pipelines = [
         Pipeline(name + where, images, transform, backend)
@@ -228,7 +243,7 @@ def measure(args: argparse.Namespace) -> dict:
             pipeline.measure(round_number, args.batch_size, args.workers, args.steps)
     return {
         "machine": machine(),
-        "data": {name.strip(", ") or "images": describe_images(s) for name, s in sets.items()},
+        "data": data,
         "workers": args.workers,
         "batch_size": args.batch_size,
         "rounds": args.rounds,
@@ -291,8 +306,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("-a", "--arch", default="resnet18", help="network of the training steps")
     add("--train-batch", type=count, default=32, help="images per training step")
     add("--train-steps", type=count, default=8, help="training steps")
-    add("--json", metavar="FILE", help="write the numbers here too")
-    return parser.parse_args(argv)
+    add("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    args = parser.parse_args(argv)
+    if args.json and not args.json.resolve().parent.is_dir():
+        parser.error(f"--json {args.json}: its folder does not exist; create it first")
+    return args
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -300,7 +318,10 @@ def bench(args: argparse.Namespace) -> None:
     result = measure(args)
     print(markdown(result))
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+        try:
+            args.json.write_text(json.dumps(result, indent=2) + "\n")
+        except OSError as error:
+            raise UsageError(f"can't write {args.json}: {error.strerror}") from None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,9 +1,12 @@
 import json
+import re
+import shutil
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from scripts.bench_data import main
+from scripts.bench_data import Pipeline, main
 
 
 def test_the_benchmark_measures_what_it_says(tmp_path, capsys):
@@ -27,3 +30,28 @@ def test_the_benchmark_measures_what_it_says(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("| ours, turbo |") == 2
     assert main([str(tmp_path / "nowhere")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-a", "resnet19"], "unknown arch 'resnet19'; known: resnet18"),
+        (["--json", "nowhere/report.json"], "--json nowhere/report.json: its folder does not exis"),
+        ([], r"can't decode image {data}/val/2/003.png \(UnidentifiedImageError: no image\)"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_measured(
+    digits, tmp_path, capsys, monkeypatch, options, message
+):
+    data = shutil.copytree(digits, tmp_path / "data")
+    if not options:
+        (data / "val" / "2" / "003.png").write_bytes(b"no image")
+        shutil.rmtree(data / "train")
+    monkeypatch.setattr(Pipeline, "measure", None)
+    try:
+        code = main([str(data), *options])
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match("error: " + message.format(data=data), line)
