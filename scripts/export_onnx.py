@@ -109,7 +109,8 @@ def largest_difference(model, run, image_size: int) -> float:
 
 
 def export(args) -> None:
-    from utils.files import check_target, write_atomically
+    from utils.atomic import write_atomically
+    from utils.files import check_target
     from utils.loading import load_network
 
     check_target(args.target, tuple(FORMATS))

@@ -22,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from PIL import Image
 
+from utils.atomic import write_atomically
 from utils.cli import Parser, exit_code, number
+from utils.endings import is_image
 from utils.errors import UsageError, reason
 from utils.imagenet import (
     CLASSES,
@@ -60,7 +62,8 @@ def run(task: Task) -> list[str]:
             place(piece, target)
         if task.shorter_side:
             smaller = os.path.join(f"{task.dest}-{task.shorter_side}", piece.target)
-            if not os.path.exists(smaller):
+            # an empty one is what a power cut left of a copy that had not reached the disk
+            if not os.path.exists(smaller) or not os.path.getsize(smaller):
                 with open(target, "rb") as file:
                     data = file.read()
                 try:
@@ -99,9 +102,8 @@ def place(piece: Piece, target: str) -> None:
 def write_whole(path: str, data: bytes) -> None:
     """Write a file that is there completely or not at all."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path + ".part", "wb") as file:
-        file.write(data)
-    os.replace(path + ".part", path)
+    # the next try after a kill overwrites it
+    write_atomically(data, path, temporary=path + ".part")
 
 
 def shrink(data: bytes, shorter_side: int) -> bytes:
@@ -180,7 +182,7 @@ def count(root: str) -> Iterator[str]:
     for split in IMAGES:
         names = os.listdir(os.path.join(root, split)) if os.path.isdir(f"{root}/{split}") else []
         classes[split] = {
-            name: len([file for file in os.listdir(place) if not file.endswith(".part")])
+            name: sum(map(is_image, os.listdir(place)))
             for name in names
             if os.path.isdir(place := os.path.join(root, split, name))
         }
@@ -198,12 +200,13 @@ def prepare(args: argparse.Namespace) -> int:
     source, dest = args.source, args.dest.rstrip("/")
     if not os.path.isdir(source):
         raise UsageError(f"source folder {source} does not exist")
-    if os.path.realpath(source) == os.path.realpath(dest):
-        raise UsageError(f"DEST must be another folder than SOURCE, {source}")
+    copy = f"{dest}-{args.shorter_side}" if args.shorter_side else dest
+    if os.path.realpath(source) in (os.path.realpath(dest), os.path.realpath(copy)):
+        raise UsageError(f"DEST must be another folder than SOURCE, {source}, and so must DEST-N")
     problems: list[str] = []
-    tasks = train_tasks(source, dest, args.shorter_side, problems)
-    tasks += val_tasks(source, dest, args.shorter_side, args.val_classes, problems)
     try:
+        tasks = train_tasks(source, dest, args.shorter_side, problems)
+        tasks += val_tasks(source, dest, args.shorter_side, args.val_classes, problems)
         for found in run_parallel(run, tasks, args.workers, "Parts"):
             problems += found
     except OSError as error:
@@ -212,7 +215,7 @@ def prepare(args: argparse.Namespace) -> int:
         print(problem)
     lines = list(count(dest))
     if args.shorter_side:
-        lines += count(f"{dest}-{args.shorter_side}")
+        lines += count(copy)
     print("\n".join(lines))
     return 1 if problems or any(line.endswith("INCOMPLETE") for line in lines) else 0
 

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from utils import listing
 from utils.data import ImageDataset, collate, start_worker
+from utils.endings import IMAGE_ENDINGS, is_image
 from utils.errors import UsageError
 from utils.images import eval_transform
 from utils.listing import Listing, Paths, find_files, list_images, synthetic_listing
@@ -128,6 +130,12 @@ def test_files_are_taken_as_named_and_found_below_folders(tmp_path):
     assert found == [named, *below[:2], gone, *below]
     with pytest.raises(UsageError, match=r"none holds no image \(\.png\)"):
         find_files([str(tmp_path / "none")], (".png",), "image")
+
+
+def test_image_endings_are_torchvisions():
+    assert IMAGE_ENDINGS == IMG_EXTENSIONS
+    names = ("a.JPEG", "b.webp", "valprep.sh", ".DS_Store", "a.JPEG.part")
+    assert [is_image(name) for name in names] == [True, True, False, False, False]
 
 
 def test_synthetic_listings_have_imagenets_size():

@@ -194,6 +194,28 @@ def test_a_tree_with_flat_validation_images(archives, truth, tmp_path):
     assert os.path.samefile(tree / image, tmp_path / "made" / image)
 
 
+def test_what_is_no_image_is_left_out(archives, tmp_path):
+    prepare(archives, tmp_path / "made")
+    tree = tmp_path / "tree"
+    shutil.copytree(tmp_path / "made" / "train", tree / "train")
+    (tree / "val").mkdir()
+    for name, data in val_images().items():
+        (tree / "val" / name).write_bytes(data)
+    for place in ("val/valprep.sh", "val/.DS_Store", f"train/{WNIDS[0]}/.DS_Store"):
+        (tree / place).write_text("no image")
+    devkit = archives / "ILSVRC2012_devkit_t12.tar.gz"
+    made = tmp_path / "again"
+    (made / "train" / WNIDS[0]).mkdir(parents=True)
+    (made / "train" / WNIDS[0] / "Thumbs.db").touch()  # it is not counted either
+    result = prepare(tree, made, "--val-classes", devkit)
+    assert result.stdout.splitlines() == [
+        f"{made}/train: 3 of 1,000 classes, 12 of 1,281,167 images: INCOMPLETE",
+        f"{made}/val: 3 of 1,000 classes, 6 of 50,000 images: INCOMPLETE",
+    ]
+    (made / "train" / WNIDS[0] / "Thumbs.db").unlink()
+    assert contents(made) == expected()
+
+
 def test_resized_copies(archives, tmp_path):
     big, grey, small = jpeg(1, (200, 100)), jpeg(2, mode="CMYK"), train_images()
     tree = tmp_path / "tree"
@@ -221,6 +243,11 @@ def test_resized_copies(archives, tmp_path):
     time = (copy / "big.JPEG").stat().st_mtime_ns
     prepare(tree, tmp_path / "made", "--shorter-side", "50")
     assert (copy / "big.JPEG").stat().st_mtime_ns == time
+    # as a power cut leaves what has not reached the disk
+    before = contents(copy)
+    (copy / "cmyk.JPEG").write_bytes(b"")
+    prepare(tree, tmp_path / "made", "--shorter-side", "50")
+    assert contents(copy) == before
 
 
 @pytest.mark.parametrize(
@@ -229,11 +256,13 @@ def test_resized_copies(archives, tmp_path):
         (["nowhere", "made"], "source folder nowhere does not exist"),
         (["empty", "made"], "empty holds neither ILSVRC2012_img_train.tar nor train/"),
         (["empty", "empty"], "DEST must be another folder than SOURCE, empty"),
+        (["small-9", "small", "--shorter-side", "9"], "another folder than SOURCE, small-9"),
         (["empty", "made", "--shorter-side", "0"], "0 is not at least 1"),
     ],
 )
 def test_what_is_wrong_is_said(arguments, message, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "small-9").mkdir()
     monkeypatch.chdir(tmp_path)
     result = prepare(*arguments)
     assert result.returncode == 2
@@ -246,4 +275,61 @@ def test_flat_validation_images_need_their_classes(archives, tmp_path):
     result = prepare(archives, tmp_path / "made")
     assert result.returncode == 2
     assert "--val-classes" in result.stderr
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("unreadable", ["archive", "image"])
+def test_what_the_disk_does_not_give_is_named(archives, unreadable, tmp_path):
+    if unreadable == "archive":
+        path = archives / "ILSVRC2012_img_val.tar"
+        path.unlink()
+        path.symlink_to("/proc/self/mem")  # a file with nothing where it begins: an I/O error
+    else:
+        (archives / "ILSVRC2012_img_train.tar").unlink()
+        path = archives / "train" / WNIDS[0] / "gone.JPEG"
+        path.parent.mkdir(parents=True)
+        path.symlink_to("nowhere")
+    result = prepare(archives, tmp_path / "made")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: [Errno ")
+    assert line.endswith(f"'{path}'; once that is mended, the same command goes on")
+
+
+def damaged_devkit(archives, damage: str) -> str:
+    """What --val-classes is given, damaged."""
+    if damage == "binary":
+        (archives / "classes.txt").write_bytes(bytes(range(128, 256)))
+        return "classes.txt"
+    if damage == "cut off":
+        path = archives / "ILSVRC2012_devkit_t12.tar.gz"
+        path.write_bytes(path.read_bytes()[:-60])
+        return path.name
+    with tarfile.open(archives / "ILSVRC2012_devkit_t12.tar.gz") as tar:
+        tar.extractall(archives, filter="data")
+    folder = archives / "ILSVRC2012_devkit_t12"
+    if damage == "meta":
+        (folder / "data" / "meta.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
+    else:
+        with (folder / "data" / "ILSVRC2012_validation_ground_truth.txt").open("a") as file:
+            file.write(f"{damage}\n")
+    return folder.name
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("binary", "can't read the validation classes from FILE (UnicodeDecodeError: "),
+        ("cut off", "can't read the validation classes from FILE (EOFError: "),
+        ("meta", "can't read the meta.mat of FILE ("),
+        ("1001", "FILE holds '1001', which is no class number of its meta.mat"),
+        ("one", "FILE holds 'one', which is no class number of its meta.mat"),
+    ],
+)
+def test_validation_classes_that_can_not_be_read(archives, damage, message, tmp_path):
+    file = archives / damaged_devkit(archives, damage)
+    result = prepare(archives, tmp_path / "made", "--val-classes", file)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: " + message.replace("FILE", str(file)))
     assert not (tmp_path / "made").exists()

@@ -5,7 +5,6 @@ import json
 import os
 import pickletools
 import re
-import socket
 import warnings
 import zipfile
 from argparse import Namespace
@@ -17,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as safetensors_bytes
 
+from .atomic import write_atomically
 from .errors import UsageError
 
 # torchvision's references and timm keep their options beside the weights; making one runs nothing
@@ -175,20 +175,3 @@ def write_weights(
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     noted = {"format": "pt"} | ({"network": json.dumps(dict(network))} if network else {})
     write_atomically(safetensors_bytes(tensors, noted), path)
-
-
-def write_atomically(data: bytes | memoryview, path: str, previous: str | None = None) -> None:
-    """Write `data` to `path`: complete, or leaving what was there; see `save_atomically`."""
-    temporary = f"{path}.tmp-{socket.gethostname()}-{os.getpid()}"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous and os.path.exists(path):
-            os.replace(path, previous)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise

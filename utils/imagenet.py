@@ -4,10 +4,12 @@ import io
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .errors import UsageError
+from .endings import is_image
+from .errors import UsageError, reason
 
 TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
 VAL_ARCHIVE = "ILSVRC2012_img_val.tar"
@@ -36,7 +38,8 @@ class DamagedArchive(Exception):
 def tar_members(path: str, start: int = 0) -> Iterator[tarfile.TarInfo]:
     """The files in the tar that begins at byte `start` of `path`.
 
-    Raises DamagedArchive, after all that can be read, where it does not end as a tar does.
+    Raises DamagedArchive, after all that can be read, where it does not end as a tar does, and
+    OSError where the disk does not give it.
     """
     end = start
     with open(path, "rb") as file:
@@ -51,6 +54,9 @@ def tar_members(path: str, start: int = 0) -> Iterator[tarfile.TarInfo]:
                         yield member
         except tarfile.TarError as error:
             raise DamagedArchive(f"{path}: {error}") from None
+        except OSError as error:
+            # reading does not say from where
+            raise OSError(error.errno, error.strerror, path) from None
         # tarfile takes a broken header for the end, which is an empty block
         file.seek(end)
         if file.read(BLOCK) != bytes(BLOCK):
@@ -58,17 +64,18 @@ def tar_members(path: str, start: int = 0) -> Iterator[tarfile.TarInfo]:
 
 
 def tar_pieces(path: str, folder: str, start: int = 0) -> Iterator[Piece]:
-    """The files of a tar as `folder`/<name>; raises as `tar_members` does."""
+    """The images of a tar as `folder`/<name>; raises as `tar_members` does."""
     for member in tar_members(path, start):
-        target = os.path.join(folder, os.path.basename(member.name))
-        yield Piece(path, member.offset_data, member.size, target)
+        if is_image(member.name):
+            target = os.path.join(folder, os.path.basename(member.name))
+            yield Piece(path, member.offset_data, member.size, target)
 
 
 def folder_pieces(source: str, folder: str) -> Iterator[Piece]:
-    """The files below `source` as `folder`/<the same place>."""
+    """The images below `source` as `folder`/<the same place>."""
     for place, _, names in sorted(os.walk(source, followlinks=True)):
         below = os.path.normpath(os.path.join(folder, os.path.relpath(place, source)))
-        for name in sorted(names):
+        for name in sorted(filter(is_image, names)):
             path = os.path.join(place, name)
             yield Piece(path, 0, os.path.getsize(path), os.path.join(below, name))
 
@@ -89,8 +96,10 @@ class ValClasses:
         """
         try:
             lines, meta = _ground_truth(path)
-        except (OSError, tarfile.TarError, KeyError, EOFError) as error:
-            raise UsageError(f"can't read the validation classes from {path}: {error}") from None
+        except (OSError, tarfile.TarError, zlib.error, KeyError, EOFError, ValueError) as error:
+            raise UsageError(
+                f"can't read the validation classes from {path} ({reason(error)})"
+            ) from None
         if lines and lines[0].isdecimal():
             return cls({}, _from_official_numbers(lines, meta, path))
         by_name, in_order = {}, []
@@ -142,6 +151,13 @@ def _from_official_numbers(lines: list[str], meta: bytes | None, path: str) -> l
         from scipy.io import loadmat
     except ImportError:
         raise UsageError("the devkit's meta.mat needs scipy: pip install scipy") from None
-    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-    wnid_of = {int(each["ILSVRC2012_ID"]): str(each["WNID"]) for each in synsets}
-    return [wnid_of[int(line)] for line in lines if line.strip()]
+    try:
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        wnid_of = {str(int(each["ILSVRC2012_ID"])): str(each["WNID"]) for each in synsets}
+    except Exception as error:  # a damaged file makes scipy raise almost anything
+        raise UsageError(f"can't read the meta.mat of {path} ({reason(error)})") from None
+    numbers = [line.strip() for line in lines if line.strip()]
+    unknown = sorted(set(numbers) - wnid_of.keys())
+    if unknown:
+        raise UsageError(f"{path} holds {unknown[0]!r}, which is no class number of its meta.mat")
+    return [wnid_of[number] for number in numbers]

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from .endings import IMAGE_ENDINGS, is_image
 from .errors import UsageError
 from .files import CheckpointError, read_file, save_atomically
 
@@ -88,7 +88,7 @@ def list_images(root: str, split: str) -> Listing:
     counts = np.bincount(listing.targets, minlength=len(listing.classes))
     if not counts.all():
         empty = os.path.join(folder, listing.classes[counts.argmin()])
-        raise UsageError(f"class folder {empty} holds no image ({' '.join(IMG_EXTENSIONS)})")
+        raise UsageError(f"class folder {empty} holds no image ({' '.join(IMAGE_ENDINGS)})")
     return listing
 
 
@@ -133,7 +133,7 @@ def _walk(folder: str, class_name: str, folders: list[str]) -> Iterator[str]:
         folders.append(place)
         below = os.path.relpath(place, folder)
         for name in sorted(names):
-            if name.lower().endswith(IMG_EXTENSIONS):
+            if is_image(name):
                 yield os.path.join(below, name)
 
 

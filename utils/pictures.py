@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .atomic import write_atomically
 from .errors import UsageError
-from .files import write_atomically
 
 DPI = 100
 # bytes; a picture that would take more is written with 256 colours
