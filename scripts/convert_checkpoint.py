@@ -4,9 +4,9 @@
     python scripts/convert_checkpoint.py IN OUT --from-detector
 
 IN is whatever `main_imagenet.py --weights` takes. The ending of OUT says its format: .pth for
-torch.save, .safetensors. `mmdet` drops the classifier: the file is for mmdetection's
-`init_cfg=dict(type="Pretrained", checkpoint="OUT")`. With --from-detector, IN is a whole detector
-of mmdetection 2 as published, and OUT is what mmdetection 3 tests or starts from.
+torch.save, .safetensors (which mmdetection can't load). `mmdet` drops the classifier: the file is
+for mmdetection's `init_cfg=dict(type="Pretrained", checkpoint="OUT")`. With --from-detector, IN is
+a whole detector of mmdetection 2 as published, and OUT is what mmdetection 3 tests or starts from.
 """
 
 import os
@@ -79,15 +79,23 @@ RENAMERS = {
 }
 
 
+def check_mmdet_loads(target: str) -> None:
+    """Raise UsageError for a format that mmdetection, which calls torch.load, does not know."""
+    if target.endswith(".safetensors"):
+        raise UsageError(f"mmdetection can't load {target}; name a .pth file")
+
+
 def convert(source: str, target: str, to: str, attention: str | None = None) -> str:
     """Write the weights in `source` to `target` under the names `to`; returns a line about it.
 
     Raises UsageError for a source that is no network of ours, a target that exists or has no known
-    ending, and names that do not exist for the network.
+    ending, or one that the other program can't load, and names that do not exist for the network.
     """
     from utils.checkpoint import recognise, state_dict_of
     from utils.files import check_target, read_file, save_atomically, write_weights
 
+    if to == "mmdet":
+        check_mmdet_loads(target)
     check_target(target, (".pth", ".safetensors"))
     content = read_file(source)
     network, assumed = recognise(content, source, attention)
@@ -118,6 +126,7 @@ def convert_detector(source: str, target: str) -> str:
     from utils.detector import detector_of
     from utils.files import check_target, read_file, save_atomically
 
+    check_mmdet_loads(target)
     check_target(target, (".pth",))
     detector = detector_of(read_file(source), source)
     try:

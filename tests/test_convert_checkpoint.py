@@ -135,6 +135,7 @@ def test_nothing_is_overwritten(tmp_path):
     ("out", "to", "attention", "words"),
     [
         ("out.pt", "ours", None, "the ending of .*out.pt says no format; use .pth or .safetensors"),
+        ("out.safetensors", "mmdet", None, "mmdetection can't load .*out.safetensors; name a .pth"),
         ("none/out.pth", "ours", None, "can't write .*none/out.pth: there is no folder"),
         ("out.pth", "published", "se", "has no weights of se; it fits -a resnet18"),
     ],

@@ -61,6 +61,33 @@ def test_a_bare_state_dict_of_data_parallel(tmp_path):
     assert out["state_dict"].keys() == whole.keys()
 
 
+@pytest.mark.parametrize(
+    "meta",
+    [
+        "a string",
+        None,
+        torch.ones(2),
+        {"CLASSES": 5},
+        {"CLASSES": "person"},
+        {"CLASSES": torch.ones(2)},
+        {"CLASSES": [1, 2]},
+        {"dataset_meta": None},
+        {"dataset_meta": {"classes": {"person": 1}}},
+    ],
+)
+def test_what_is_no_class_names_is_left_out(meta, tmp_path):
+    content = published() | {"meta": meta}
+    out = converted(content, tmp_path)
+    assert out["meta"] == {}
+    assert len(out["state_dict"]) == len(content["state_dict"]) - 1
+
+
+def test_class_names_as_mmdetection_3_keeps_them(tmp_path):
+    meta = {"CLASSES": None, "dataset_meta": {"classes": list(CLASSES)}}
+    out = converted(published() | {"meta": meta}, tmp_path)
+    assert out["meta"] == {"dataset_meta": {"classes": CLASSES}}
+
+
 def lacking(key):
     content = published()
     del content["state_dict"][key]
@@ -85,6 +112,14 @@ def test_what_is_no_whole_detector_is_refused(content, message, tmp_path, capsys
     assert re.search(message, error)
     assert error.count("\n") == 1
     assert not target.exists()
+
+
+def test_mmdetection_loads_no_safetensors(tmp_path, capsys):
+    torch.save(published(), tmp_path / "in.pth")
+    target = tmp_path / "out.safetensors"
+    assert main([str(tmp_path / "in.pth"), str(target), "--from-detector"]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: mmdetection can't load {target}; name a .pth file\n"
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Whole detectors: what mmdetection 2 saved, in the form that mmdetection 3 loads."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ def detector_of(content: Any, path: str) -> dict[str, Any]:
 
     content: what `read_file` returned for `path`. The backbone's published names become
     mmdetection's; every other part keeps its names, which mmdetection 2 and 3 share. Of the rest
-    of the file only the names of the classes stay. Raises CheckpointError without a backbone, and
-    for one that lacks a key of our ResNets or has another.
+    of the file only the names of the classes stay, where they are such. Raises CheckpointError
+    without a backbone, and for one that lacks a key of our ResNets or has another.
     """
     state = {
         key.removeprefix("module."): value
@@ -40,13 +41,25 @@ def detector_of(content: Any, path: str) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"checkpoint {path} is ambiguous: {error}") from None
     _check(backbone, path)
-    meta = content.get("meta") or {}
-    classes = meta.get("CLASSES") or meta.get("dataset_meta", {}).get("classes")
+    classes = _class_names(content)
     return {
-        "meta": {"dataset_meta": {"classes": tuple(classes)}} if classes else {},
+        "meta": {"dataset_meta": {"classes": classes}} if classes else {},
         "state_dict": {PREFIX + key: value for key, value in backbone.items()}
         | {key: value for key, value in state.items() if not key.startswith(PREFIX)},
     }
+
+
+def _class_names(content: Any) -> tuple[str, ...]:
+    """As mmdetection 2 or 3 keeps them in a file, which may hold anything in their place."""
+    meta = _entry(content, "meta")
+    for names in (_entry(meta, "CLASSES"), _entry(_entry(meta, "dataset_meta"), "classes")):
+        if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return ()
+
+
+def _entry(mapping: Any, key: str) -> Any:
+    return mapping.get(key) if isinstance(mapping, Mapping) else None
 
 
 def _check(backbone: StateDict, path: str) -> None:
