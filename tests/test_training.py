@@ -92,6 +92,31 @@ def test_tensorboards_own_reader_finds_the_scalars(undisturbed):
         assert found == pytest.approx(expected), name
 
 
+def test_a_run_that_gets_nothing_right_keeps_its_first_state_as_the_best(digits, tmp_path, capsys):
+    # so slow, among so many classes, that no image is ever taken for one of the three there are
+    options = ("--num-classes", 1000, "--lr", 1e-9)
+    with SignalAtForward(ResNet, 3, signal.SIGTERM):
+        assert run(digits, tmp_path, *options, "--epochs", 2) == 143
+    for epochs in (2, 3):
+        assert run(digits, tmp_path, *options, "--epochs", epochs, "--resume", "auto") == 0
+        assert [line["val_acc1"] for line in metrics(tmp_path)] == epochs * [0]
+        best = load(tmp_path, "model_best.pth.tar")
+        assert (best["epoch"], best["best_acc1"]) == (1, 0)
+        assert load(tmp_path)["best_acc1"] == 0
+        assert f"best Acc@1  0.000, {tmp_path / NAME}/model_best" in capsys.readouterr().out
+
+
+def test_a_checkpoint_from_before_there_was_a_best_goes_on(digits, tmp_path):
+    """Earlier versions wrote 0 until an evaluation got something right."""
+    with SignalAtForward(ResNet, 3, signal.SIGTERM):
+        assert run(digits, tmp_path, "--epochs", 1) == 143
+    latest = tmp_path / NAME / "checkpoint.pth.tar"
+    torch.save(load(tmp_path) | {"best_acc1": 0.0}, latest)
+    assert run(digits, tmp_path, "--epochs", 1, "--resume", "auto") == 0
+    best = load(tmp_path, "model_best.pth.tar")["best_acc1"]
+    assert best == metrics(tmp_path)[0]["val_acc1"] > 0
+
+
 def test_two_runs_with_one_seed_are_the_same(undisturbed, digits, tmp_path):
     assert run(digits, tmp_path, "--epochs", 3, "-j", 2) == 0
     assert_same_run(tmp_path, undisturbed)

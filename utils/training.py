@@ -60,7 +60,8 @@ class Training:
     model: on its device, not wrapped. identity: plain values that say which run this is; they are
     saved too. folder: where checkpoints go. ema_decay: of a moving average of the weights, which
     is then evaluated too, and decides which state is the best. The state is public: epoch, step
-    (of the epoch, done), best_acc1 (percent), totals and seconds (of the epoch so far).
+    (of the epoch, done), best_acc1 (percent, of what is kept as the best; -inf before there is
+    one), totals and seconds (of the epoch so far).
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Training:
         self.folder, self.identity = folder, dict(identity)
         self.average = ema_decay and moving_average(model, ema_decay)
         self.epoch = self.step = 0
-        self.best_acc1 = self.seconds = 0.0
+        self.best_acc1, self.seconds = -math.inf, 0.0
         self.totals = Totals.zero(dist.device)
         self.unsaved: OSError | None = None
         self.latest_is_whole = True
