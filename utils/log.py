@@ -14,6 +14,7 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from .atomic import write_atomically
 from .data import EvalBatches, TrainBatches
 from .errors import UsageError
 
@@ -44,8 +45,8 @@ class RunLog:
 
     def _open(self, first_epoch: int) -> None:
         os.makedirs(self.folder, exist_ok=True)
-        with open(os.path.join(self.folder, "args.json"), "w") as file:
-            json.dump(self.settings, file, indent=2)
+        settings = json.dumps(self.settings, indent=2)
+        write_atomically(settings.encode(), os.path.join(self.folder, "args.json"))
         self._forget_from(first_epoch)
         self.tensorboard = SummaryWriter(self.folder, purge_step=first_epoch)
 
@@ -53,10 +54,8 @@ class RunLog:
         path = os.path.join(self.folder, "metrics.jsonl")
         if os.path.exists(path):
             with open(path) as file:
-                lines = [line for line in file if json.loads(line)["epoch"] < epoch]
-            with open(path + ".tmp", "w") as file:
-                file.writelines(lines)
-            os.replace(path + ".tmp", path)
+                lines = [line for line in file if _is_before(epoch, line)]
+            write_atomically("".join(lines).encode(), path)
 
     def line(self, text: str, console: bool = True) -> None:
         """One line on the console (above a progress bar) and in log.txt."""
@@ -134,6 +133,14 @@ class RunLog:
     def close(self) -> None:
         if self.tensorboard:
             self.tensorboard.close()
+
+
+def _is_before(epoch: int, line: str) -> bool:
+    """Whether the metrics in `line` are those of an epoch before `epoch`."""
+    try:
+        return json.loads(line)["epoch"] < epoch
+    except ValueError:  # a full disk cut it off
+        return False
 
 
 class Progress:
