@@ -36,11 +36,11 @@ from utils.cli import Parser, exit_code, number
 from utils.data import MEAN, STD, ImageDataset, collate, start_worker, train_loader
 from utils.distributed import Dist, choose_device, describe
 from utils.errors import UsageError, reason
-from utils.images import eval_transform, open_image, train_transform
+from utils.images import EvalTransform, TrainTransform, open_image
 from utils.listing import Listing, list_images
 
 SIZE = 224
-OURS = {"train": train_transform, "val": eval_transform}
+OURS = {"train": TrainTransform, "val": EvalTransform}
 TO_FLOATS = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
 PUBLISHED = {
     "train": [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), *TO_FLOATS],

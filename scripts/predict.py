@@ -64,14 +64,14 @@ def predict(
     from torch.utils.data import DataLoader
 
     from utils.data import EvalBatches, ImageDataset, Normalise, start_worker
-    from utils.images import eval_transform
+    from utils.images import EvalTransform
     from utils.listing import Listing
 
     # an image's target is its place among `paths`, so that a batch knows which images it holds
     listing = Listing([], paths, np.arange(len(paths)))
     batches = EvalBatches(len(paths), batch_size)
     loader = DataLoader(
-        ImageDataset(listing, eval_transform(size)),
+        ImageDataset(listing, EvalTransform(size)),
         batch_sampler=batches,
         num_workers=workers if len(batches) > 1 else 0,
         collate_fn=collate_readable,

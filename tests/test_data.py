@@ -17,7 +17,7 @@ from utils.data import (
     TrainBatches,
 )
 from utils.errors import UsageError
-from utils.images import eval_transform, train_transform
+from utils.images import EvalTransform, TrainTransform
 from utils.listing import check_same_classes, list_images
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def test_evaluation_sees_what_the_published_pipeline_saw(photos):
         ),
     )
     listing = list_images(str(photos), "val")
-    dataset = ImageDataset(listing, eval_transform(56))
+    dataset = ImageDataset(listing, EvalTransform(56))
     loader = DeviceLoader(dataset, EvalBatches(len(dataset), 3), 0, CPU)
     images = torch.cat([images for images, _ in loader])
     expected = torch.stack([image for image, _ in reference])
@@ -73,7 +73,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(photos):
     listing = list_images(str(photos), "train")
 
     def sample(seed, epoch, index):
-        return ImageDataset(listing, train_transform(32), seed)[epoch, index][0]
+        return ImageDataset(listing, TrainTransform(32), seed)[epoch, index][0]
 
     first = sample(1, 2, 3)
     torch.rand(7)
@@ -85,12 +85,12 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(photos):
 
 def test_sampling_leaves_the_global_generator_alone(photos):
     before = torch.get_rng_state()
-    ImageDataset(list_images(str(photos), "train"), train_transform(32))[0, 0]
+    ImageDataset(list_images(str(photos), "train"), TrainTransform(32))[0, 0]
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(digits):
-    dataset = ImageDataset(list_images(str(digits), "train"), train_transform(32), seed=5)
+    dataset = ImageDataset(list_images(str(digits), "train"), TrainTransform(32), seed=5)
 
     def epoch(workers):
         batches = TrainBatches(len(dataset), 7, seed=5)
@@ -145,7 +145,7 @@ def test_a_damaged_image_is_named(digits, tmp_path):
     damaged = tmp_path / "data" / "train" / "1" / "003.png"
     damaged.write_bytes(damaged.read_bytes()[:60])
     listing = list_images(str(tmp_path / "data"), "train")
-    dataset = ImageDataset(listing, train_transform(32))
+    dataset = ImageDataset(listing, TrainTransform(32))
     assert isinstance(dataset[0, listing.paths.index(str(damaged))], BadImage)
     for workers in (0, 1):
         loader = DeviceLoader(dataset, TrainBatches(len(dataset), 8, seed=0), workers, CPU)
@@ -157,7 +157,7 @@ def test_a_damaged_image_can_not_be_skipped_in_an_evaluation(digits, tmp_path):
     shutil.copytree(digits, tmp_path / "data")
     damaged = tmp_path / "data" / "val" / "1" / "001.png"
     damaged.write_bytes(b"no image")
-    dataset = ImageDataset(list_images(str(tmp_path / "data"), "val"), eval_transform(32))
+    dataset = ImageDataset(list_images(str(tmp_path / "data"), "val"), EvalTransform(32))
     loader = DeviceLoader(dataset, EvalBatches(len(dataset), 5), 0, CPU)
     with pytest.raises(UsageError, match=f"can't decode image {damaged} .*check_images") as error:
         list(loader)
@@ -167,7 +167,7 @@ def test_a_damaged_image_can_not_be_skipped_in_an_evaluation(digits, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_gpu_gets_what_the_cpu_gets(digits, workers):
-    dataset = ImageDataset(list_images(str(digits), "train"), train_transform(32), seed=5)
+    dataset = ImageDataset(list_images(str(digits), "train"), TrainTransform(32), seed=5)
 
     def two_epochs(device: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
         batches = TrainBatches(len(dataset), 7, seed=5)
@@ -189,7 +189,7 @@ def test_a_gpu_gets_what_the_cpu_gets(digits, workers):
 
 @pytest.mark.gpu
 def test_epochs_take_no_more_gpu_memory(digits):
-    dataset = ImageDataset(list_images(str(digits), "val"), eval_transform(32))
+    dataset = ImageDataset(list_images(str(digits), "val"), EvalTransform(32))
     loader = DeviceLoader(dataset, EvalBatches(len(dataset), 4), 0, torch.device("cuda"))
     reserved = []
     for _ in range(40):  # more than there are streams
@@ -204,7 +204,7 @@ def test_a_damaged_image_is_named_on_a_gpu(digits, tmp_path):
     shutil.copytree(digits, tmp_path / "data")
     damaged = tmp_path / "data" / "train" / "1" / "003.png"
     damaged.write_bytes(b"no image")
-    dataset = ImageDataset(list_images(str(tmp_path / "data"), "train"), train_transform(32))
+    dataset = ImageDataset(list_images(str(tmp_path / "data"), "train"), TrainTransform(32))
     # one worker: with it, a thread pins what arrives
     loader = DeviceLoader(dataset, TrainBatches(24, 8, seed=0), 1, torch.device("cuda"))
     with pytest.raises(UsageError, match=f"can't decode image {damaged}"):

@@ -1,4 +1,5 @@
 import io
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -11,14 +12,14 @@ from torchvision import transforms
 from utils.data import BadImage, DeviceLoader, ImageDataset, TrainBatches, collate
 from utils.errors import UsageError
 from utils.images import (
+    EvalTransform,
     PillowImage,
+    TrainTransform,
     TurboImage,
     choose_backend,
     cut_below,
-    eval_transform,
     open_image,
     random_crop,
-    train_transform,
 )
 from utils.listing import Listing
 
@@ -72,7 +73,7 @@ def dataset_of(folder, files: dict[str, bytes], **options) -> ImageDataset:
         paths.append(str(folder / f"{name}.JPEG"))
         (folder / f"{name}.JPEG").write_bytes(data)
     listing = Listing(["one"], paths, np.zeros(len(paths), np.int64))
-    return ImageDataset(listing, train_transform(64), **options)
+    return ImageDataset(listing, TrainTransform(64), **options)
 
 
 @pytest.mark.parametrize("name", ODD_ONES)
@@ -155,8 +156,8 @@ def test_evaluation_with_pillow_equals_the_published_pixels():
     for size in [(300, 200), (201, 333), (500, 375), (100, 90), (256, 256), (257, 1000)]:
         data = encoded(photo(*size), subsampling="4:4:4")
         expected = published(Image.open(io.BytesIO(data)).convert("RGB"))
-        assert torch.equal(eval_transform(224)(PillowImage(data)), expected)
-        difference = eval_transform(224)(TurboImage(data)).int() - expected.int()
+        assert torch.equal(EvalTransform(224)(PillowImage(data)), expected)
+        difference = EvalTransform(224)(TurboImage(data)).int() - expected.int()
         assert difference.abs().max() <= 1
 
 
@@ -180,7 +181,7 @@ def test_half_of_the_images_are_flipped():
     # a picture that grows brighter to the right, so that every crop of it does
     ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (100, 200, 3))
     image = PillowImage(encoded(Image.fromarray(ramp.copy()), "PNG"))
-    transform = train_transform(32)
+    transform = TrainTransform(32)
     corners = [transform(image)[0, 0] for _ in range(400)]
     flipped = sum(bool(row[0] > row[-1]) for row in corners)
     assert 150 < flipped < 250
@@ -261,3 +262,16 @@ def test_samples_do_not_depend_on_the_number_of_workers(tmp_path):
     assert len(alone) == 2
     for workers in (1, 2):
         assert all(map(torch.equal, alone, epoch(workers)))
+
+
+def test_workers_may_be_spawned_as_on_macos(tmp_path):
+    dataset = dataset_of(tmp_path, {str(seed): encoded(photo(seed=seed)) for seed in range(3)})
+    batches = TrainBatches(len(dataset), 3, seed=0)
+    ((alone, _),) = DeviceLoader(dataset, batches, 0, CPU)
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        ((spawned, _),) = DeviceLoader(dataset, batches, 1, CPU)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert torch.equal(alone, spawned)

@@ -15,7 +15,7 @@ from utils import listing
 from utils.data import ImageDataset, collate, start_worker
 from utils.endings import IMAGE_ENDINGS, is_image
 from utils.errors import UsageError
-from utils.images import eval_transform
+from utils.images import EvalTransform
 from utils.listing import Listing, Paths, find_files, list_images, synthetic_listing
 
 
@@ -160,7 +160,7 @@ def growth_over_epochs(folder: str, packed: bool, epochs: int = 20) -> int:
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))
     keys = [(0, index) for index in order[: epochs * 500].tolist()]
     loader = DataLoader(
-        ImageDataset(images, eval_transform(8)),
+        ImageDataset(images, EvalTransform(8)),
         batch_sampler=[keys[first : first + 100] for first in range(0, len(keys), 100)],
         num_workers=1,
         collate_fn=collate,

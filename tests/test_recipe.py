@@ -12,7 +12,7 @@ from networks.init import zero_init_residual
 from utils.data import SyntheticLoader, TrainBatches
 from utils.distributed import Dist
 from utils.engine import Precision, Recipe, train_one_epoch
-from utils.images import PillowImage, train_transform
+from utils.images import PillowImage, TrainTransform
 from utils.metrics import Totals
 from utils.mixing import MixingLoader
 from utils.optim import make_optimizer, moving_average
@@ -204,10 +204,10 @@ def test_policies_are_torchvisions(name, digits):
     changed = 0
     for seed in range(8):
         torch.manual_seed(seed)
-        plain = train_transform(32)(image)
+        plain = TrainTransform(32)(image)
         expected = POLICIES[name]()(plain)
         torch.manual_seed(seed)
-        found = train_transform(32, name)(image)
+        found = TrainTransform(32, name)(image)
         assert torch.equal(found, expected)
         changed += not torch.equal(found, plain)
     assert changed

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from .distributed import Dist
 from .errors import UsageError, reason
-from .images import Transform, eval_transform, open_image, train_transform
+from .images import EvalTransform, TrainTransform, Transform, open_image
 from .listing import Listing
 from .seed import mix_seed
 from .signals import leave_to_parent
@@ -298,12 +298,12 @@ def train_loader(
     """Training batches of `batch_size` images over all processes, `workers` on this one.
 
     report: see `DeviceLoader`; None stops at an image that can't be decoded. policy: see
-    `train_transform`.
+    `TrainTransform`.
     """
     batches = TrainBatches(len(listing.paths), batch_size, seed, dist.rank, dist.world)
     if listing.synthetic:
         return SyntheticLoader(batches, size, len(listing.classes), dist.device, dtype)
-    transform = train_transform(size, policy)
+    transform = TrainTransform(size, policy)
     dataset = ImageDataset(listing, transform, seed, backend, report is not None)
     return DeviceLoader(dataset, batches, workers, dist.device, dtype, report)
 
@@ -322,5 +322,5 @@ def eval_loader(
     batches = EvalBatches(len(listing.paths), share, dist.rank, dist.world)
     if listing.synthetic:
         return SyntheticLoader(batches, size, len(listing.classes), dist.device, dtype)
-    dataset = ImageDataset(listing, eval_transform(size), backend=backend)
+    dataset = ImageDataset(listing, EvalTransform(size), backend=backend)
     return DeviceLoader(dataset, batches, workers, dist.device, dtype)

@@ -163,30 +163,31 @@ POLICIES = {
 }
 
 
-def train_transform(size: int, policy: str | None = None) -> Transform:
+class TrainTransform:
     """Random crop, random flip, and what `policy` names.
 
     policy: "imagenet" (AutoAugment's for ImageNet), "ra" (RandAugment), "ta_wide"
     (TrivialAugmentWide), "augmix" (AugMix), with torchvision's defaults; None for nothing.
     """
-    augment = policy and POLICIES[policy]()
 
-    def transform(
-        image: PillowImage | TurboImage, generator: torch.Generator | None = None
+    def __init__(self, size: int, policy: str | None = None):
+        self.size = size
+        self.augment = policy and POLICIES[policy]()
+
+    def __call__(
+        self, image: PillowImage | TurboImage, generator: torch.Generator | None = None
     ) -> torch.Tensor:
         crop = random_crop(image.height, image.width, generator)
-        pixels = image.resized(crop, size, size)
+        pixels = image.resized(crop, self.size, self.size)
         if torch.rand((), generator=generator) < 0.5:
             pixels = pixels.flip(2)
-        if augment is None:
+        if self.augment is None:
             return pixels
         # torchvision's policies know torch's own generator only
         with torch.random.fork_rng(devices=[], enabled=generator is not None):
             if generator:
                 torch.default_generator.set_state(generator.get_state())
-            return augment(pixels)
-
-    return transform
+            return self.augment(pixels)
 
 
 def shorter_side(size: int) -> int:
@@ -194,19 +195,19 @@ def shorter_side(size: int) -> int:
     return size * 256 // 224
 
 
-def eval_transform(size: int) -> Transform:
+class EvalTransform:
     """Shorter side to 256/224 of the size, centre crop."""
-    shorter = shorter_side(size)
 
-    def transform(
-        image: PillowImage | TurboImage, _generator: torch.Generator | None = None
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(
+        self, image: PillowImage | TurboImage, _generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        least = min(image.height, image.width)
+        shorter, least = shorter_side(self.size), min(image.height, image.width)
         height, width = (shorter * side // least for side in (image.height, image.width))
         whole = Crop(0, 0, image.height, image.width)
-        return center_crop(image.resized(whole, height, width), [size])
-
-    return transform
+        return center_crop(image.resized(whole, height, width), [self.size])
 
 
 def load_image(path: str, size: int) -> torch.Tensor:
@@ -215,6 +216,6 @@ def load_image(path: str, size: int) -> torch.Tensor:
     Raises UsageError for what can't be read.
     """
     try:
-        return eval_transform(size)(open_image(path, "pil"))
+        return EvalTransform(size)(open_image(path, "pil"))
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise UsageError(f"can't read image {path} ({reason(error)})") from None
