@@ -5,20 +5,13 @@ import socket
 from contextlib import suppress
 
 
-def write_atomically(
-    data: bytes | memoryview,
-    path: str,
-    previous: str | None = None,
-    temporary: str | None = None,
-) -> None:
+def write_atomically(data: bytes | memoryview, path: str, previous: str | None = None) -> None:
     """Write `data` to `path`: complete, or leaving what was there.
 
     previous: where the file that was at `path` is kept; None replaces it. Killed at any moment,
-    one of the two is whole. temporary: what the file is called until it is whole; for None a name
-    of this process, which stays behind where it is killed. Raises OSError where the file can't be
-    written.
+    one of the two is whole. Raises OSError where the file can't be written.
     """
-    temporary = temporary or f"{path}.tmp-{socket.gethostname()}-{os.getpid()}"
+    temporary = f"{path}.tmp-{socket.gethostname()}-{os.getpid()}"
     try:
         with open(temporary, "wb") as file:
             file.write(data)
