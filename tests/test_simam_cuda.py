@@ -1,9 +1,13 @@
 """SimAM on a GPU in every way PyTorch can run it; `test_simam_triton.py` has shapes and dtypes."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -190,3 +194,30 @@ def test_runs_on_the_tensors_device():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), SimAM(4, 0.1)).cuda()
     images = torch.randn(4, 3, 9, 9, device="cuda")
     torch.testing.assert_close(nn.DataParallel(copy.deepcopy(net))(images), net(images))
+
+
+WITHOUT_COMPILER = """
+import torch
+from networks.attentions.simam import simam, simam_formula
+x = torch.randn(2, 3, 9, 9, device="cuda", requires_grad=True)
+for _ in range(2):
+    y = simam(x)
+    y.square().sum().backward()
+torch.testing.assert_close(y, simam_formula(x))
+"""
+
+
+def test_without_a_c_compiler(tmp_path):
+    """As in images made to run PyTorch: the formula, and one warning, unless Triton needs none."""
+    environment = {key: value for key, value in os.environ.items() if key != "CC"}
+    environment |= {"PATH": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_COMPILER],
+        capture_output=True,
+        text=True,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Warning: SimAM is computed by its formula") <= 1
+    assert "Traceback" not in done.stderr

@@ -270,6 +270,37 @@ def test_compiles_without_a_gpu(shape, layout, dtype, tmp_path):
         assert registers * threads <= 65536 // (1 if threads > 256 else 2)
 
 
+NO_COMPILER = """
+import warnings
+from triton.backends.nvidia.driver import CudaDriver
+from importlib import import_module
+simam = import_module("networks.attentions.simam")
+CudaDriver.is_active = staticmethod(lambda: True)  # as if there were a GPU
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    print(simam._triton_starts(), simam._triton_starts(), *(each.message for each in caught))
+"""
+
+
+def test_without_a_c_compiler_one_line_says_so(tmp_path):
+    (tmp_path / "libcuda.so.1").touch()
+    environment = {key: value for key, value in os.environ.items() if key not in ("CC", "PATH")}
+    environment |= {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_LIBCUDA_PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", NO_COMPILER],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("False False SimAM is computed by its formula, slower: Triton starts no")
+    assert line.count("Failed to find C compiler") == 1
+    assert not done.stderr
+
+
 def test_import_of_networks_leaves_triton_and_cuda_alone():
     code = (
         "import json, sys, networks, torch; networks.attentions.simam(torch.ones(1, 1, 4, 4)); "
