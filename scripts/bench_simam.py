@@ -55,7 +55,7 @@ NETWORKS = {
 IMAGE_SIZE = 224
 ROUNDS = {"cpu": 9, "cuda": 15}
 # calls that a GPU gets at once: enough for it to be busy, few enough for its queue of 1024 kernels
-LAYERS_QUEUED, NETWORKS_QUEUED = 20, 2
+LAYERS_QUEUED, NETWORKS_QUEUED = 10, 2
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}

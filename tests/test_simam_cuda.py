@@ -133,6 +133,7 @@ def test_opcheck(shape, layout):
     torch.library.opcheck(torch.ops.simam.backward.default, (grad, x, stats))
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler's, such as that TF32 would be faster
 def test_compiled():
     """torch.compile of the operator itself: its float arguments reach the kernel as they may."""
     x, grad = make_case("56x56", "float32", "channels-last", device="cuda")

@@ -20,8 +20,8 @@ from networks.attentions.simam import simam_formula
 
 from .files import write_atomically
 
-# what `torch.cuda._sleep` takes for about 20 ms, in which the host starts some hundred kernels
-PAUSE = 40_000_000
+# what `torch.cuda._sleep` takes for about 10 ms, in which the host starts a thousand kernels
+PAUSE = 20_000_000
 
 
 def parse_bench(
@@ -93,7 +93,7 @@ def seconds(call: Callable, device: str, queued: int = 1) -> float:
 
     One call is timed as it comes, its start by the host included. Several are queued while the
     GPU is kept busy, so that it waits for the host before none of them: device time alone, as
-    long as the host takes less than 20 ms to queue what the GPU runs in less than that.
+    long as the host takes less than 10 ms to queue what the GPU runs in less than that.
     """
     if device == "cpu":
         start = time.perf_counter()
