@@ -10,13 +10,14 @@ the unavoidable traffic passes (forward: read x, write y; backward: read x and g
 the rate of a plain copy. Networks: a training and an evaluation step without attention, with the
 formula, with the operator. The contenders take turns, and a ratio is the median over the turns of
 the ratio within a turn, so that a machine that slows down for a while slows them all. Every
-contender is first checked against the formula in float64.
+contender is first checked against the formula in float64; one that is wrong, or fails, is named on
+standard error and left out, and the exit code is 1. On a GPU the times are the device's own.
 """
 
 import argparse
-import json
 import sys
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -28,17 +29,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from networks import create_model
 from networks.attentions import simam
 from networks.attentions.simam import simam_formula
-from utils.bench import describe, milliseconds, parse_bench, race, summary, with_formula
+from utils.bench import Report, describe, milliseconds, parse_bench, race, summary, with_formula
+from utils.cli import exit_code
+from utils.errors import UsageError, reason
+from utils.seed import seed_all
 from utils.tables import table
 
 E_LAMBDA = 0.1
+# the largest first: what matters most is there if the time runs out
 MAPS = (
     ("ResNet", (64, 56, 56)),
+    ("MobileNetV2", (32, 112, 112)),
+    ("detection", (64, 200, 336)),
     ("ResNet", (128, 28, 28)),
     ("ResNet", (256, 14, 14)),
     ("ResNet", (512, 7, 7)),
-    ("MobileNetV2", (32, 112, 112)),
-    ("detection", (64, 200, 336)),
 )
 # maps per layer and step, and rounds: what fills the device, in under three minutes each
 BATCH = {"cpu": 32, "cuda": 256}
@@ -49,6 +54,8 @@ NETWORKS = {
 }
 IMAGE_SIZE = 224
 ROUNDS = {"cpu": 9, "cuda": 15}
+# calls that a GPU gets at once: enough for it to be busy, few enough for its queue of 1024 kernels
+LAYERS_QUEUED, NETWORKS_QUEUED = 10, 2
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
@@ -80,8 +87,8 @@ def differentiate(function, x: torch.Tensor, grad: torch.Tensor):
     return y, torch.autograd.grad(y, x, grad)[0]
 
 
-def check(name: str, function, x: torch.Tensor, grad: torch.Tensor):
-    """The largest error of output and gradient against float64; ends the run if it is large."""
+def check(function, x: torch.Tensor, grad: torch.Tensor) -> float:
+    """The largest error of output and gradient against float64; raises UsageError if too large."""
     found = differentiate(function, x, grad)
     few = [t[:2].double() for t in (x, grad)]
     gaps = [
@@ -89,41 +96,53 @@ def check(name: str, function, x: torch.Tensor, grad: torch.Tensor):
         for ours, exact in zip(found, differentiate(simam_formula, *few), strict=True)
     ]
     if not max(gaps) <= TOLERANCE[x.dtype]:
-        sys.exit(f"{name}, {tuple(x.shape)}, {x.dtype}: wrong by {max(gaps):g}; nothing is timed")
+        raise UsageError(f"wrong by {max(gaps):g}")
     return max(gaps)
 
 
-def bench_layer(shape, dtype, layout: str, device: str) -> list[dict]:
-    """One row per pass and contender for maps of `shape`."""
+def bench_layer(shape, dtype, layout: str, device: str, report: Report) -> list[dict]:
+    """One row per pass and contender for maps of `shape`; what fails goes to `report`."""
     torch.compiler.reset()
     x, grad = (
         torch.randn(shape, device=device).to(dtype).contiguous(memory_format=LAYOUTS[layout])
         for _ in range(2)
     )
+    shown = str(dtype).removeprefix("torch.")
+
+    def failed(name, error: Exception) -> None:
+        report.fail(f"{name}, {tuple(shape)}, {shown}, {layout}: {reason(error)}")
+
     compiled = torch.compile(simam_formula, fullgraph=True, dynamic=False)
     functions = {"formula": simam_formula, "compiled formula": compiled, "operator": simam}
-    errors = {name: check(name, function, x, grad) for name, function in functions.items()}
+    errors = {}
+    for name, function in functions.items():
+        try:
+            errors[name] = check(function, x, grad)
+        except Exception as error:
+            failed(name, error)
     target = torch.empty_like(x)
-    copy = race({"copy": lambda: target.copy_(x)}, device, ROUNDS[device])["copy"]
+    settings = device, ROUNDS[device], LAYERS_QUEUED
+    copy = race({"copy": lambda: target.copy_(x)}, *settings)["copy"]
     copy_rate = 2 * x.nbytes / median(copy) / 1e9
 
     calls = {}
-    for name, function in functions.items():
-        calls["forward", name] = torch.no_grad()(partial(function, x, E_LAMBDA))
-        calls["forward+backward", name] = partial(differentiate, function, x, grad)
-    times = race(calls, device, ROUNDS[device])
-    for name in functions:
-        both, forward = times["forward+backward", name], times["forward", name]
-        times["backward", name] = [a - b for a, b in zip(both, forward, strict=True)]
+    for name in errors:
+        calls["forward", name] = torch.no_grad()(partial(functions[name], x, E_LAMBDA))
+        calls["forward+backward", name] = partial(differentiate, functions[name], x, grad)
+    times = race(calls, *settings, failed)
+    for name in errors:
+        if {("forward", name), ("forward+backward", name)} <= times.keys():
+            both, forward = times["forward+backward", name], times["forward", name]
+            times["backward", name] = [a - b for a, b in zip(both, forward, strict=True)]
 
     return [
         {
             "shape": list(shape),
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": shown,
             "layout": layout,
             "pass": direction,
             "contender": name,
-            **summary(times[direction, name], times[direction, "formula"]),
+            **summary(times[direction, name], times.get((direction, "formula"))),
             "GB/s": round(maps * x.nbytes / median(times[direction, name]) / 1e9, 4),
             "copy GB/s": round(copy_rate, 2),
             "kept": round(kept_for_backward(functions[name], x), 4),
@@ -131,11 +150,13 @@ def bench_layer(shape, dtype, layout: str, device: str) -> list[dict]:
         }
         for direction, maps in TRAFFIC.items()
         for name in functions
+        if (direction, name) in times
     ]
 
 
-def bench_network(arch: str, batch: int, device: str) -> list[dict]:
-    """Rows for one training step and one evaluation step, on a GPU in bfloat16 channels-last."""
+def bench_network(arch: str, batch: int, device: str, report: Report) -> list[dict]:
+    """Rows for one training step and one evaluation step, on a GPU in bfloat16 channels-last;
+    what fails goes to `report`."""
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     images = torch.randn(batch, 3, IMAGE_SIZE, IMAGE_SIZE, device=device)
     images = images.contiguous(memory_format=layout)
@@ -166,13 +187,17 @@ def bench_network(arch: str, batch: int, device: str) -> list[dict]:
             calls[name] = partial(train, net, optimizer) if training else partial(evaluate, net)
         return calls
 
+    def failed(name: str, error: Exception) -> None:
+        report.fail(f"{arch}, batch {batch}, attention {name}: {reason(error)}")
+
     rows = []
     for step in ("training", "evaluation"):
-        times = race(steps(step == "training"), device, ROUNDS[device])
+        calls = steps(step == "training")
+        times = race(calls, device, ROUNDS[device], NETWORKS_QUEUED, failed)
         for name, own in times.items():
             rows.append(
                 {"network": arch, "batch": batch, "step": step, "attention": name}
-                | summary(own, times["none"])
+                | summary(own, times.get("none"))
             )
     return rows
 
@@ -184,7 +209,7 @@ LAYER_COLUMNS = {
     "pass": lambda row: row["pass"],
     "SimAM": lambda row: row["contender"],
     "ms (20 % - 80 %)": milliseconds,
-    "times the formula's speed": lambda row: f"{1 / row['ratio']:.2f}",
+    "times the formula's speed": lambda row: f"{1 / row['ratio']:.2f}" if "ratio" in row else "",
     "GB/s (copy)": lambda row: f"{row['GB/s']:.3g} ({row['copy GB/s']:.3g})",
     "kept, maps": lambda row: f"{row['kept']:.2f}",
 }
@@ -194,33 +219,35 @@ NETWORK_COLUMNS = {
     "step": lambda row: row["step"],
     "attention": lambda row: row["attention"],
     "ms (20 % - 80 %)": milliseconds,
-    "times the plain network's time": lambda row: f"{row['ratio']:.3f}",
+    "times the plain network's time": lambda row: f"{row['ratio']:.3f}" if "ratio" in row else "",
 }
 
 
-def main(argv=None):
-    args = parse_args(argv)
+def bench_all(args: argparse.Namespace) -> int:
     device = args.device
-    torch.manual_seed(0)
-    report = describe(device)
-    print(", ".join(f"{key} {value}" for key, value in report.items()), flush=True)
+    # as training does it: cuDNN chooses its kernels by trial
+    seed_all(0, deterministic=False)
+    head = describe(device)
+    print(", ".join(f"{key} {value}" for key, value in head.items()), flush=True)
+    report = Report(head, args.json)
+    if args.only != "layers":
+        for arch, batch in NETWORKS[device]:
+            report.add("networks", bench_network(arch, batch, device, report))
+        print("\n" + table(report.rows("networks"), NETWORK_COLUMNS), flush=True)
     if args.only != "networks":
-        report["layers"] = []
         for network, shape in MAPS:
             batch = DETECTION_BATCH if network == "detection" else BATCH[device]
-            for dtype in DTYPES[device]:
-                for layout in LAYOUTS:
-                    rows = bench_layer((batch, *shape), dtype, layout, device)
-                    report["layers"] += [{"of": network, **row} for row in rows]
-        print("\n" + table(report["layers"], LAYER_COLUMNS), flush=True)
-    if args.only != "layers":
-        report["networks"] = []
-        for arch, batch in NETWORKS[device]:
-            report["networks"] += bench_network(arch, batch, device)
-        print("\n" + table(report["networks"], NETWORK_COLUMNS), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+            for dtype, layout in product(DTYPES[device], LAYOUTS):
+                rows = bench_layer((batch, *shape), dtype, layout, device, report)
+                report.add("layers", [{"of": network, **row} for row in rows])
+        print("\n" + table(report.rows("layers"), LAYER_COLUMNS), flush=True)
+    return report.exit_code()
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    return exit_code(lambda: bench_all(args))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

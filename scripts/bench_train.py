@@ -8,20 +8,19 @@ float32, contiguous, SimAM by its formula, in a plain loop that waits for the de
 to read the loss and the accuracies. timm: its network without attention in that loop, where timm
 is installed and has it. Images are random and on the device already; ours normalises them there
 in every step, the others get them normalised. Each contender is a process of its own; they take
-turns, and a speed is the median ratio within a turn. The parts of a step: waiting for the batch,
-forward, backward, optimizer; "other" is the loss and the accuracies.
+turns, and a speed is the median ratio within a turn. One that fails, such as for its memory, is
+named on standard error and left out, and the exit code is 1. The parts of a step: waiting for the
+batch, forward, backward, optimizer; "other" is the loss and the accuracies.
 """
 
 import argparse
 import importlib.util
-import json
 import multiprocessing
 import resource
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
-from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -35,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from networks import create_model
 from utils.bench import (
+    Report,
     describe,
     milliseconds,
     parse_bench,
@@ -52,11 +52,11 @@ from utils.memory import keep_freed_memory
 from utils.metrics import Totals, correct_at
 from utils.optim import make_optimizer
 from utils.seed import seed_all
+from utils.stopwatch import PARTS, Stopwatch, Watched, split
 from utils.tables import table
 
 # evaluation first: it is timed as in a process that only evaluates, with no training's memory
 TASKS = {"evaluate": "evaluation", "answer": "one image", "train": "training"}
-PARTS = ("data", "forward", "backward", "optimizer", "other")
 PLAIN = "ours, no attention"
 TO_PLAIN = "ratio to no attention"
 CLASSES, LR, ANSWERS = 1000, 1e-4, 10
@@ -77,6 +77,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--amp", choices=tuple(DTYPES), default="none", help="ours, as for training")
     add("--compile", action="store_true", help="ours, as for training")
     add("--contiguous", action="store_true", help="our weights and images not channels-last")
+    add("--no-timm", action="store_true", help="no timm, whose memory the others need as well")
     add("--steps", type=number(int, 1), help="steps a round (CPU: 2, CUDA: 10)")
     add("--rounds", type=number(int, 2), default=7, help="measured turns of each (default: 7)")
     args = parse_bench(parser, argv)
@@ -85,64 +86,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-class Stopwatch:
-    """When the parts of a loop began: by the GPU's clock, or the machine's."""
-
-    def __init__(self, device: str):
-        self.on_gpu, self.marks = device == "cuda", []
-
-    def begin(self, part: str) -> None:
-        """`part` begins, and so the part before it ends."""
-        stamp = torch.cuda.Event(enable_timing=True) if self.on_gpu else time.perf_counter()
-        if self.on_gpu:
-            stamp.record()
-        self.marks.append((part, stamp))
-
-    def take(self) -> list[tuple]:
-        """The marks since the last taking, which `split` understands once the GPU has passed."""
-        marks, self.marks = self.marks, []
-        return marks
-
-    def batches(self, batches: Iterable) -> Iterator:
-        """`batches`, with the time until each is there as "data"."""
-        self.begin("data")
-        for batch in batches:
-            self.begin("other")
-            yield batch
-            self.begin("data")
-        self.begin("other")
-
-
-def split(marks: list[tuple]) -> dict[str, float]:
-    """Seconds of each part, from the first mark to the last."""
-    sums = dict.fromkeys(PARTS, 0.0)
-    for (part, start), (_, end) in pairwise(marks):
-        sums[part] += end - start if isinstance(start, float) else start.elapsed_time(end) / 1e3
-    return sums
-
-
 class Turn(NamedTuple):
     """What one turn took: seconds, in all and by part, and peak memory in bytes."""
 
     seconds: float
     parts: dict[str, float]
     peak: int
-
-
-class Watched(nn.Module):
-    """`net`, whose passes `watch` times."""
-
-    def __init__(self, net: nn.Module, watch: Stopwatch):
-        super().__init__()
-        self.net, self.watch = net, watch
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.watch.begin("forward")
-        logits = self.net(images)
-        self.watch.begin("other")
-        if logits.requires_grad:
-            logits.register_hook(lambda grad: self.watch.begin("backward"))
-        return logits
 
 
 class Plain:
@@ -260,7 +209,7 @@ def names_for(arch: str, args: argparse.Namespace) -> list[str]:
     names = ["published", "ours"]
     if args.attention_type != "none":
         names.append(PLAIN)
-    if importlib.util.find_spec("timm"):
+    if not args.no_timm and importlib.util.find_spec("timm"):
         import timm
 
         if timm.is_model(TIMM.get(arch, arch)):
@@ -284,11 +233,16 @@ def serve(name: str, arch: str, args: argparse.Namespace, pipe: Connection) -> N
     try:
         seed_all(0, deterministic=False)
         kind = Plain if name in ("published", "timm") else Ours
-        contender = kind(network(name, arch, args), args)
+        contender, previous = kind(network(name, arch, args), args), None
         while task := pipe.recv():
-            taken = seconds(getattr(contender, task), args.device, queued=1)
+            if task != previous and args.device == "cuda":
+                torch.cuda.empty_cache()  # the last task's, which all contenders share a GPU for
+            previous = task
+            taken = seconds(getattr(contender, task), args.device)
             parts = split(contender.watch.take())
             pipe.send(Turn(taken, parts, peak_memory(args.device)))
+    except torch.OutOfMemoryError:
+        pipe.send("the GPU's memory is full; -b takes less, and so does --no-timm")
     except Exception as error:
         pipe.send(reason(error))
 
@@ -310,34 +264,39 @@ class Rival:
         try:
             self.pipe.send(task)
             turn = self.pipe.recv()
-        except (EOFError, BrokenPipeError):
-            raise UsageError(f"{self.name} was killed, for its memory? -b takes less") from None
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise UsageError("was killed, for its memory? -b takes less") from None
         if isinstance(turn, str):
-            raise UsageError(f"{self.name}: {turn}")
+            raise UsageError(turn)
         self.turns.append(turn)
         return turn.seconds
 
     def end(self) -> None:
-        self.pipe.send(None)
+        with suppress(OSError):  # it may have ended by itself
+            self.pipe.send(None)
         self.process.join()
 
 
-def race_at(task: str, rivals: list[Rival], args: argparse.Namespace) -> list[dict]:
-    """A row for each contender at `task`, a method of `Plain`."""
+def race_at(
+    task: str,
+    rivals: dict[str, Rival],
+    args: argparse.Namespace,
+    failed: Callable[[str, Exception], None],
+) -> list[dict]:
+    """A row for each contender at `task`, a method of `Plain`; `failed` as in `take_turns`."""
     batch, steps = (1, ANSWERS) if task == "answer" else (args.batch_size, args.steps)
-    contenders = {rival.name: partial(rival.take_turn, task) for rival in rivals}
-    rounds = take_turns(contenders, args.rounds)
+    contenders = {name: partial(rival.take_turn, task) for name, rival in rivals.items()}
+    rounds = take_turns(contenders, args.rounds, failed)
     times = {name: [whole / steps for whole in each] for name, each in rounds.items()}
     rows = []
-    for rival in rivals:
-        own = times[rival.name]
-        row = {"task": TASKS[task], "contender": rival.name, "batch": batch}
-        row |= summary(own, times["published"])
+    for name, own in times.items():
+        row = {"task": TASKS[task], "contender": name, "batch": batch}
+        row |= summary(own, times.get("published"))
         row["images_per_s"] = round(batch / median(own), 2)
         if PLAIN in times:
             row[TO_PLAIN] = summary(own, times[PLAIN])["ratio"]
         if task == "train":
-            measured = rival.turns[-args.rounds :]
+            measured = rivals[name].turns[-args.rounds :]
             row["peak memory"] = measured[-1].peak
             row["parts"] = {
                 part: round(1e3 * median(turn.parts[part] for turn in measured) / steps, 3)
@@ -347,18 +306,20 @@ def race_at(task: str, rivals: list[Rival], args: argparse.Namespace) -> list[di
     return rows
 
 
-def bench(arch: str, args: argparse.Namespace) -> list[dict]:
-    """The rows of one network."""
-    rivals = [Rival(name, arch, args) for name in names_for(arch, args)]
-    try:
-        rows = [row for task in TASKS for row in race_at(task, rivals, args)]
-    except UsageError:
-        for rival in rivals:
-            rival.process.terminate()
-        raise
-    for rival in rivals:
+def bench(arch: str, args: argparse.Namespace, report: Report) -> None:
+    """The rows of one network, and what failed, into `report`."""
+    rivals = {name: Rival(name, arch, args) for name in names_for(arch, args)}
+    running = dict(rivals)
+
+    def failed(name: str, error: Exception) -> None:
+        del running[name]
+        report.fail(f"{arch}, {name}: {error}")
+
+    for task in TASKS:
+        rows = race_at(task, dict(running), args, failed)
+        report.add("rows", [{"network": arch, **row} for row in rows])
+    for rival in rivals.values():
         rival.end()
-    return [{"network": arch, **row} for row in rows]
 
 
 COLUMNS = {
@@ -366,7 +327,7 @@ COLUMNS = {
     "contender": lambda row: row["contender"],
     "images/s": lambda row: f"{row['images_per_s']:.4g}",
     "ms a step (20 % - 80 %)": milliseconds,
-    "speed / published": lambda row: f"{1 / row['ratio']:.3f}",
+    "speed / published": lambda row: f"{1 / row['ratio']:.3f}" if "ratio" in row else "",
     "speed / no attention": lambda row: f"{1 / row[TO_PLAIN]:.3f}" if TO_PLAIN in row else "",
 }
 TRAINING_COLUMNS = COLUMNS | {
@@ -375,20 +336,21 @@ TRAINING_COLUMNS = COLUMNS | {
 }
 
 
-def bench_all(args: argparse.Namespace) -> None:
+def bench_all(args: argparse.Namespace) -> int:
     for arch in args.archs:
         network("published", arch, args)  # a wrong name is found before anything is measured
     settings = {name: value for name, value in vars(args).items() if name != "json"}
-    report = describe(args.device) | {"settings": settings, "rows": []}
-    print(", ".join(f"{key} {value}" for key, value in report.items() if key != "rows"), flush=True)
+    head = describe(args.device) | {"settings": settings}
+    print(", ".join(f"{key} {value}" for key, value in head.items()), flush=True)
+    report = Report(head, args.json)
     for arch in args.archs:
-        report["rows"] += bench(arch, args)
+        bench(arch, args, report)
     for task in TASKS.values():
-        rows = [row for row in report["rows"] if row["task"] == task]
-        columns = TRAINING_COLUMNS if task == TASKS["train"] else COLUMNS
-        print(f"\n{task}, batch {rows[0]['batch']}\n\n{table(rows, columns)}")
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        rows = [row for row in report.rows("rows") if row["task"] == task]
+        if rows:
+            columns = TRAINING_COLUMNS if task == TASKS["train"] else COLUMNS
+            print(f"\n{task}, batch {rows[0]['batch']}\n\n{table(rows, columns)}")
+    return report.exit_code()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 
 def write_digits(folder: Path, val: int, train: int | None = None, classes: int = 10) -> None:
     """Write `val` images of each of the first `classes` digits for validation, `train` others."""
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     for label in range(classes):
         images = np.uint8(digits.images[digits.target == label] * 255 / 16)

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import sklearn.datasets
 import torch
 from PIL import Image
 
@@ -67,6 +66,8 @@ def digits32(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def photos() -> list[Path]:
     """Two photographs, the JPEG files that come with scikit-learn."""
+    import sklearn.datasets
+
     folder = Path(sklearn.datasets.__file__).parent / "images"
     return [folder / "china.jpg", folder / "flower.jpg"]
 

@@ -1,9 +1,13 @@
 """What the benchmarks share: ratios, and the network with SimAM by its formula."""
 
+import json
+import time
+
+import pytest
 import torch
 
 from networks import create_model
-from utils.bench import race, summary, with_formula
+from utils.bench import Report, race, seconds, summary, take_turns, with_formula
 
 
 def test_ratio_is_taken_within_a_turn():
@@ -19,6 +23,56 @@ def test_contenders_take_turns():
     times = race(calls, "cpu", rounds=3)
     assert order == ["a", "b"] * 5
     assert [len(each) for each in times.values()] == [3, 3]
+
+
+def test_one_that_fails_is_left_out():
+    told = []
+
+    def fails():
+        raise ValueError("no memory")
+
+    contenders = {"well": lambda: 1.0, "broken": fails, "other": lambda: 2.0}
+    times = take_turns(contenders, 3, lambda name, error: told.append((name, str(error))))
+    assert times == {"well": [1.0] * 3, "other": [2.0] * 3}
+    assert told == [("broken", "no memory")]
+    with pytest.raises(ValueError, match="no memory"):
+        take_turns(contenders, 3)
+
+
+def test_without_rivals_there_is_no_ratio():
+    assert summary([1.0] * 5, None) == {"ms": 1000, "ms_20": 1000, "ms_80": 1000}
+
+
+def test_the_report_is_whole_after_every_row(tmp_path, capsys):
+    path = tmp_path / "report.json"
+    report = Report({"machine": "this"}, path)
+    for count in (1, 2):
+        report.add("rows", [{"ms": count}])
+        assert json.loads(path.read_text())["rows"] == [{"ms": n + 1} for n in range(count)]
+    assert report.exit_code() == 0
+    report.fail("one: out of memory")
+    assert report.exit_code() == 1
+    assert json.loads(path.read_text()) == {
+        "machine": "this",
+        "rows": [{"ms": 1}, {"ms": 2}],
+        "failures": ["one: out of memory"],
+    }
+    assert capsys.readouterr().err == "failed: one: out of memory\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.gpu
+def test_queued_calls_are_timed_without_the_host():
+    """An addition in a few microseconds that the host takes 0.3 ms to start."""
+    x = torch.ones(1024, device="cuda")
+
+    def slow_to_start():
+        time.sleep(3e-4)
+        x.add_(1)
+
+    slow_to_start()
+    assert seconds(slow_to_start, "cuda") > 2.5e-4
+    assert seconds(slow_to_start, "cuda", queued=10) < 1e-4
 
 
 def test_the_formulas_network_has_no_operator():

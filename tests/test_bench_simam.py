@@ -1,7 +1,6 @@
-"""The benchmark on small maps, and the GPU report where there is no GPU."""
+"""The benchmark on small maps."""
 
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import pytest
 import torch
 
 from networks.attentions import simam
+from utils.bench import Report
+from utils.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,9 +64,23 @@ def test_refuses_to_time_what_is_wrong(bench):
         return simam(x, e_lambda) * 1.01
 
     x, grad = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
-    assert bench["check"]("right", simam, x, grad) < 1e-5
-    with pytest.raises(SystemExit, match="wrong by"):
-        bench["check"]("wrong", wrong, x, grad)
+    assert bench["check"](simam, x, grad) < 1e-5
+    with pytest.raises(UsageError, match="wrong by"):
+        bench["check"](wrong, x, grad)
+
+
+def test_what_is_wrong_is_reported_and_the_others_are_timed(bench, monkeypatch, capsys):
+    scope = bench["main"].__globals__
+    monkeypatch.setitem(scope, "ROUNDS", {"cpu": 2})
+    monkeypatch.setitem(scope, "simam", lambda x, e_lambda: simam(x, e_lambda) * 1.01)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # takes a minute
+    report = Report({})
+    rows = bench["bench_layer"]((2, 3, 8, 8), torch.float32, "contiguous", "cpu", report)
+    assert [row["contender"] for row in rows] == 3 * ["formula", "compiled formula"]
+    (line,) = report.rows("failures")
+    assert line.startswith("operator, (2, 3, 8, 8), float32, contiguous: UsageError: wrong by 0.0")
+    assert report.exit_code() == 1
+    assert capsys.readouterr().err == f"failed: {line}\n"
 
 
 def refused(*arguments):
@@ -81,22 +96,7 @@ def test_refuses_a_folder_that_is_not_there(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu(tmp_path):
+def test_without_a_gpu():
     done = refused("--device", "cuda")
     assert done.returncode == 2
     assert "there is no CUDA device" in done.stderr
-    script = ["bash", str(ROOT / "scripts" / "gpu_report.sh")]
-    environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(
-        [*script, str(tmp_path / "report")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-    )
-    assert done.returncode == 2
-    assert "sees no CUDA device; run this on a machine with a GPU" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = subprocess.run(script, capture_output=True, text=True, timeout=60, env=environment)
-    assert done.returncode == 2
-    assert "usage:" in done.stderr

@@ -8,7 +8,20 @@ import torch.nn.functional as F
 from published import E_LAMBDA, published_network
 
 from networks import create_model
-from scripts.bench_train import LR, PARTS, Ours, Plain, Stopwatch, main, network, parse_args, split
+from scripts.bench_train import (
+    LR,
+    PLAIN,
+    TO_PLAIN,
+    Ours,
+    Plain,
+    Rival,
+    main,
+    names_for,
+    network,
+    parse_args,
+    race_at,
+)
+from utils.stopwatch import PARTS, Stopwatch, split
 
 SMALL = ["--device", "cpu", "-b", "4", "--image-size", "32", "--steps", "2", "--rounds", "2"]
 
@@ -96,8 +109,29 @@ def test_report(tmp_path, capsys):
     assert len([line for line in printed if line.startswith("| cifar_resnet20")]) == len(rows)
 
 
+def test_one_that_fails_leaves_the_others_rows():
+    """A process that is killed, as the system does it to one that takes all memory."""
+    args = parse_args(["cifar_resnet20", *SMALL])
+    rivals = {name: Rival(name, "cifar_resnet20", args) for name in ("published", "ours", PLAIN)}
+    failures = []
+    assert len(race_at("evaluate", rivals, args, lambda *failure: failures.append(failure))) == 3
+    assert failures == []
+    rivals["published"].process.kill()
+    rows = race_at("train", rivals, args, lambda *failure: failures.append(failure))
+    for rival in rivals.values():
+        rival.end()
+    assert [row["contender"] for row in rows] == ["ours", PLAIN]
+    assert all("ratio" not in row and row[TO_PLAIN] > 0 for row in rows)
+    ((name, error),) = failures
+    assert name == "published"
+    assert str(error) == "was killed, for its memory? -b takes less"
+
+
 def test_timm_takes_part(args):
     pytest.importorskip("timm")
+    assert "timm" in names_for("mobilenet_v2", args)
+    args.no_timm = True
+    assert "timm" not in names_for("mobilenet_v2", args)
     net = network("timm", "mobilenet_v2", args)
     assert sum(weight.numel() for weight in net.parameters()) == 3_504_872
 

@@ -147,7 +147,10 @@ def test_published_flags():
 
 
 @pytest.mark.gpu
-def test_sync_bn_trains_as_one_process_with_the_whole_batch(many_digits, tmp_path):
+def test_sync_bn_trains_as_one_process_with_the_whole_batch(request, tmp_path):
+    for package in ("sklearn", "safetensors", "tensorboard", "thop", "tqdm"):
+        pytest.importorskip(package, reason=f"the command and its images need {package}")
+    many_digits = request.getfixturevalue("many_digits")
     root = {gpus: tmp_path / gpus for gpus in ("0", "0,0")}
     for gpus, folder in root.items():
         options = (f"--gpu={gpus}", "--dist-backend=gloo", "--sync-bn", "-j0")  # one GPU, shared

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from test_engine import ALONE, batches, small_network
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms import v2
 
 from networks import create_model
@@ -15,7 +16,7 @@ from utils.engine import Precision, Recipe, train_one_epoch
 from utils.images import PillowImage, TrainTransform
 from utils.metrics import Totals
 from utils.mixing import MixingLoader
-from utils.optim import make_optimizer, moving_average
+from utils.optim import MovingAverage, make_optimizer
 
 
 def normless() -> nn.Module:
@@ -102,7 +103,7 @@ def test_label_smoothing_is_the_textbooks():
 
 def test_the_average_is_the_one_computed_by_hand():
     model, data = small_network(), batches(4, 6)
-    average = moving_average(model, 0.8)
+    average = MovingAverage(model, 0.8)
     optimizer = make_optimizer(model)
     expected, states = None, []
     optimizer.register_step_post_hook(
@@ -117,6 +118,25 @@ def test_the_average_is_the_one_computed_by_hand():
             torch.testing.assert_close(value.double(), expected[key], rtol=1e-5, atol=1e-6)
     assert not torch.equal(average.module[0].weight, model[0].weight)
     assert average.n_averaged == 4
+
+
+def test_the_average_is_pytorchs():
+    """Bit for bit, batch counters too, without a look at the counter on another device."""
+    model = small_network()
+    stock = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    ours = MovingAverage(model, 0.9)
+    optimizer = make_optimizer(model)
+
+    def follow(*_):
+        stock.update_parameters(model)
+        ours.update_parameters(model)
+
+    optimizer.register_step_post_hook(follow)
+    train(model, batches(5, 6), optimizer=optimizer)
+    assert stock.state_dict().keys() == ours.state_dict().keys()
+    for key, value in stock.state_dict().items():
+        assert torch.equal(value, ours.state_dict()[key]), key
+    assert not torch.equal(ours.module[0].weight, model[0].weight)
 
 
 def test_fp16_counts_the_steps_it_skips():
@@ -265,6 +285,7 @@ def test_branches_that_start_at_zero_leave_the_shortcut(arch):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16], ids=str)
 def test_steps_do_not_wait_for_the_gpu(dtype):
     cuda = torch.device("cuda", 0)
@@ -273,7 +294,7 @@ def test_steps_do_not_wait_for_the_gpu(dtype):
     loader = SyntheticLoader(TrainBatches(24, 6, 0), 64, 5, cuda, precision.input_dtype)
     mixed = MixingLoader(loader, 0.2, 1.0, 5, seed=7)
     state = make_optimizer(model), lambda _step: 0.1, Totals.zero(cuda), dist, precision
-    average = moving_average(model, 0.9)
+    average = MovingAverage(model, 0.9)
     scaler = precision.scaler()
     recipe = Recipe(accumulate=2, clip_grad=1.0, label_smoothing=0.1, norm_every=1)
     done = []

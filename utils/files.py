@@ -13,8 +13,6 @@ from contextlib import suppress
 from typing import IO, Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save as safetensors_bytes
 
 from .atomic import write_atomically
 from .errors import UsageError
@@ -63,6 +61,8 @@ def read_file(path: str) -> Any:
 
 
 def _read_safetensors(path: str) -> dict[str, Any]:
+    from safetensors import safe_open
+
     with safe_open(path, framework="pt", device="cpu") as file:
         noted = (file.metadata() or {}).get("network", "{}")
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
@@ -171,6 +171,8 @@ def write_weights(
     if not path.endswith(".safetensors"):
         save_atomically(dict(state), path)
         return
+    from safetensors.torch import save as safetensors_bytes
+
     # safetensors takes no two tensors with common memory
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     noted = {"format": "pt"} | ({"network": json.dumps(dict(network))} if network else {})

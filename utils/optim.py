@@ -59,6 +59,24 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], p
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of `model` whose weights and batch statistics follow it: decay * old + rest * new."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+class MovingAverage(AveragedModel):
+    """A copy of `model` whose weights and batch statistics follow it: decay * old + rest * new.
+
+    The same numbers as PyTorch's class with `get_ema_multi_avg_fn`, whose every update copies its
+    counter to the device and waits for that copy; here the counter stays on the CPU.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Follow `model`, of the same layout and on the same device; the first time copy it."""
+        old, new = ([*each.parameters(), *each.buffers()] for each in (self.module, model))
+        if self.n_averaged == 0:
+            torch._foreach_copy_(old, new)
+        else:
+            for dtype in {tensor.dtype for tensor in old}:
+                pairs = [pair for pair in zip(old, new, strict=True) if pair[0].dtype == dtype]
+                self.multi_avg_fn(*map(list, zip(*pairs, strict=True)), self.n_averaged)
+        self.n_averaged += 1

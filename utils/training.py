@@ -21,7 +21,7 @@ from .files import save_atomically
 from .log import Progress, RunLog
 from .metrics import Totals
 from .mixing import MixingLoader
-from .optim import load_optimizer, moving_average
+from .optim import MovingAverage, load_optimizer
 from .profiling import step_profiler
 from .resume import BEST, LATEST, PREVIOUS
 from .signals import Stopped, StopRequest
@@ -77,7 +77,7 @@ class Training:
         self.model, self.optimizer, self.dist = model, optimizer, dist
         self.precision, self.scaler = precision, precision.scaler()
         self.folder, self.identity = folder, dict(identity)
-        self.average = ema_decay and moving_average(model, ema_decay)
+        self.average = ema_decay and MovingAverage(model, ema_decay)
         self.epoch = self.step = 0
         self.best_acc1, self.seconds = -math.inf, 0.0
         self.totals = Totals.zero(dist.device)

@@ -19,6 +19,8 @@ gradient g of y, with h = g x s (1 - s),
 
 import importlib.util
 import math
+import warnings
+from functools import cache
 
 import torch
 from torch import nn
@@ -30,7 +32,6 @@ from . import simam_cpu
 # any number of times
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 TAGS = (torch.Tag.pt2_compliant_tag,)
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def simam_weights(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
@@ -48,12 +49,34 @@ def simam_formula(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
     return (wide * simam_weights(wide, e_lambda)).to(x.dtype)
 
 
+@cache
+def _triton_starts() -> bool:
+    """Whether Triton's kernels start on CUDA; a warning says why not, where it is installed.
+
+    It builds its launcher with the machine's C compiler, which images made to run PyTorch lack.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        from . import simam_triton
+
+        simam_triton.start_empty_kernel()
+    except Exception as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        warnings.warn(
+            f"SimAM is computed by its formula, slower: Triton starts no kernel ({cause})",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
 def _kernels(x: torch.Tensor):
     """The module whose forward and backward run where x is; Triton is imported only for CUDA.
 
     The kernels compute in float32, so float64 stays with plain PyTorch there too.
     """
-    if x.is_cuda and x.dtype != torch.float64:
+    if x.is_cuda and x.dtype != torch.float64 and _triton_starts():
         from . import simam_triton
 
         return simam_triton
@@ -127,8 +150,9 @@ def _is_for_operator(x: torch.Tensor) -> bool:
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()  # vmap, jvp, ... know no custom operator
     )
-    placed = x.device.type == "cpu" or (x.is_cuda and HAS_TRITON)
-    return placed and x.dtype in NARROW and not traced
+    if traced or x.dtype not in NARROW:
+        return False
+    return x.device.type == "cpu" or (x.is_cuda and _triton_starts())
 
 
 def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
