@@ -109,3 +109,19 @@ def test_profile_leaves_a_table_and_a_trace(digits, tmp_path, capsys):
     assert len(steps) == 3
     assert "simam::forward" in names
     assert "aten::mkldnn_convolution" in capsys.readouterr().out
+
+
+def test_an_average_that_forgets_at_once_is_the_network(digits, tmp_path):
+    assert run(digits, tmp_path, "--epochs", 1, "--ema", 0) == 0
+    content = load(tmp_path)
+    assert same(content["state_dict_ema"], content["state_dict"])
+    (line,) = metrics(tmp_path)
+    assert line["val_ema_loss"] == line["val_loss"]
+
+
+def test_other_precision_goes_on_from_a_run_without_a_scaler(digits, tmp_path):
+    assert run(digits, tmp_path, "--epochs", 1) == 0
+    assert run(digits, tmp_path, "--epochs", 2, "--resume", "auto", "--amp", "fp16") == 0
+    assert load(tmp_path)["scaler"]["scale"] > 0
+    assert run(digits, tmp_path, "--epochs", 3, "--resume", "auto", "--amp", "bf16") == 0
+    assert load(tmp_path)["epoch"] == 3

@@ -76,7 +76,7 @@ class Training:
         self.model, self.optimizer, self.dist = model, optimizer, dist
         self.precision, self.scaler = precision, precision.scaler()
         self.folder, self.identity = folder, dict(identity)
-        self.average = ema_decay and moving_average(model, ema_decay)
+        self.average = None if ema_decay is None else moving_average(model, ema_decay)
         self.epoch = self.step = 0
         self.best_acc1 = self.seconds = 0.0
         self.totals = Totals.zero(dist.device)
@@ -119,7 +119,8 @@ class Training:
             # one that begins here begins with these weights
             load_state(self.average.module, content.get(AVERAGE, content["state_dict"]), path)
             self.average.n_averaged.fill_(content.get("ema_updates", 0))
-        self.scaler.load_state_dict(content["scaler"] if self.scaler.is_enabled() else {})
+        if self.scaler.is_enabled() and content["scaler"]:  # empty after another --amp
+            self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["rng"])
         if content["cuda_rng"] is not None and self.dist.device.type == "cuda":
             torch.cuda.set_rng_state(content["cuda_rng"], self.dist.device)
