@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from .data import EvalBatches, TrainBatches
 from .errors import UsageError
+from .results import read_entries
 
 
 class RunLog:
@@ -52,10 +54,9 @@ class RunLog:
     def _forget_from(self, epoch: int) -> None:
         path = os.path.join(self.folder, "metrics.jsonl")
         if os.path.exists(path):
-            with open(path) as file:
-                lines = [line for line in file if json.loads(line)["epoch"] < epoch]
+            kept = [entry for entry in read_entries(path) if entry["epoch"] < epoch]
             with open(path + ".tmp", "w") as file:
-                file.writelines(lines)
+                file.writelines(json.dumps(entry) + "\n" for entry in kept)
             os.replace(path + ".tmp", path)
 
     def line(self, text: str, console: bool = True) -> None:
@@ -120,8 +121,7 @@ class RunLog:
         if not self.folder:
             return
         try:
-            with open(os.path.join(self.folder, name), "a") as file:
-                file.write(text + "\n")
+            append_line(os.path.join(self.folder, name), text)
         except OSError as error:
             self._note_failure(name, error)
 
@@ -132,8 +132,26 @@ class RunLog:
             print(f"warning: can't write {name}: {error}", file=sys.stderr)
 
     def close(self) -> None:
-        if self.tensorboard:
-            self.tensorboard.close()
+        self._show(SummaryWriter.close)
+
+
+def _leave_to_the_next_call(failed, before=threading.excepthook) -> None:
+    # TensorBoard's writing thread keeps its error for the next call too, where it is told
+    if failed.exc_type is not OSError or "tensorboard" not in type(failed.thread).__module__:
+        before(failed)
+
+
+threading.excepthook = _leave_to_the_next_call
+
+
+def append_line(path: str, text: str) -> None:
+    """Write `text` at the end of a file, as a line of its own; raises OSError where it can't."""
+    with open(path, "a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":  # a full disk cut off the line before
+                file.write(b"\n")
+        file.write(text.encode() + b"\n")
 
 
 class Progress:
