@@ -4,9 +4,10 @@ import functools
 import os
 import random
 import signal
+from pathlib import Path
 
 import pytest
-from conftest import run_command
+from conftest import ROOT, run_command
 from jobs import COMMAND, Job, checkpoint, same, torchrun, training, weights
 
 KILLS = 10
@@ -83,6 +84,19 @@ def test_a_signal_to_one_process_stops_all(many_digits, tmp_path):
         assert job.finish() == 130
         assert "--resume auto goes on" in job.last_line()
         assert job.all_gone()
+
+
+def test_no_process_leaves_before_the_first_has_saved(many_digits, tmp_path):
+    slow = Path(__file__).with_name("slow_saving.py")
+    command = training(many_digits, tmp_path / "ckpts", "-j0", "--gpu=-1", epochs=20)
+    start = [*torchrun(2), slow, *command]
+    environ = ("env", f"PYTHONPATH={ROOT}")
+    with Job(tmp_path / "output", *start, mark=tmp_path, wrapper=environ).after_steps(2) as job:
+        os.kill(job.ranks()[1], signal.SIGTERM)
+        job.wait_until(lambda: len(job.ranks()) < 2)
+        assert checkpoint(tmp_path / "ckpts").exists()
+        job.finish()
+        assert job.err.read_text().count("--resume auto goes on") == 1
 
 
 def test_processes_stop_and_save_when_their_launcher_is_killed(many_digits, tmp_path):

@@ -61,6 +61,10 @@ class Dist(NamedTuple):
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
         return tensor.tolist()
 
+    def wait(self) -> None:
+        """Wait until every process is here; leaves the GPUs alone."""
+        self.largest(0)
+
     def from_main(self, make: Callable[[], Any]) -> Any:
         """What `make()` returns in the main process, in every process; the others don't call it."""
         values = [make() if self.is_main else None]

@@ -327,6 +327,8 @@ class Training:
 
     def _stop(self, signum: int, steps: int) -> Stopped:
         self.save()
+        # launchers soon kill the others when one has left, and the main one may still be writing
+        self.dist.wait()
         where = f"epoch {self.epoch + 1}, step {self.step} of {steps}"
         if self.unsaved:
             return Stopped(
