@@ -167,7 +167,7 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
         val, args.image_size, batch_size, workers, dist, precision.input_dtype, backend
     )
     metrics = evaluate_with_progress(
-        dist.wrap(model), loader, dist, precision, log, "Validation", args.print_freq
+        dist.replicate(model), loader, dist, precision, log, "Validation", args.print_freq
     )
     log.line(accuracy_line(metrics))
 

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,10 @@ from conftest import ROOT, run_command
 from jobs import COMMAND, checkpoint, same, torchrun, training, weights
 from several_processes import SIZES
 
-from utils.distributed import Dist, choose_devices
+from utils.distributed import Dist, choose_devices, in_callers_type
 from utils.errors import UsageError
 from utils.launch import Nodes, published_nodes
+from utils.resume import LATEST
 
 CPU = torch.device("cpu")
 
@@ -129,6 +132,64 @@ def test_mixture_of_gpu_and_cpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="on GPUs or on the CPU, not on both"):
         choose_devices("0,-1")
+
+
+def test_replicas_compute_in_the_callers_type():
+    """In a thread such as DataParallel's, which only knows that there is autocast."""
+    seen = []
+
+    def compute(function) -> None:
+        with torch.autocast("cpu", enabled=True):
+            seen.append(function(torch.ones(2, 3)).dtype)
+
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype):
+            replica = in_callers_type(torch.nn.Linear(3, 3), "cpu")
+            thread = threading.Thread(target=compute, args=(replica,))
+            thread.start()
+            thread.join()
+    assert seen == [torch.float16, torch.bfloat16]
+
+
+LEAVING = """
+from pathlib import Path
+from utils import distributed
+
+dist = distributed.start("-1")
+import utils.training  # as late as the command does
+
+dist.wait()
+distributed.finish()
+print([path.read_text() for path in Path("/proc/self/task").glob("*/comm")])
+"""
+
+
+def test_no_thread_outlives_the_processes_group(tmp_path):
+    script = tmp_path / "leaving.py"
+    script.write_text(LEAVING)
+    done = python(*torchrun(2), script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("python") == 2
+    assert "gloo" not in done.stdout
+
+
+@pytest.mark.parametrize("images", [2, 4])
+def test_e_prints_one_line_at_any_number_of_processes(images, many_digits, trained, tmp_path):
+    """Of three processes, one has none of two images, or one image less than the first."""
+    found = sorted((many_digits / "val").rglob("*.png"), key=lambda path: path.name)
+    for path in found[:images]:
+        target = tmp_path / path.relative_to(many_digits)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    network = ("--attention-type=simam", "--attention-param=0.1", "--num-classes=3", "-e")
+    options = (*network, "--image-size=32", "-b6", "-j0", "--resume", trained / LATEST)
+    lines = set()
+    for gpus in ("-1", "-1,-1", "-1,-1,-1"):
+        done = run_command(tmp_path, f"--gpu={gpus}", *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        lines.add(done.stdout.splitlines()[-1])
+    (line,) = lines
+    assert re.fullmatch(r" \* Acc@1 \d+\.000 Acc@5 100\.000", line)
 
 
 def test_published_flags():

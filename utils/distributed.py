@@ -5,12 +5,16 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
+
+# its defaults hold the group that is there when it is first imported, for good: imported later,
+# gloo's threads would outlive `finish`, and now and then abort the process at its end
+import torch.distributed.nn
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -20,6 +24,28 @@ from .memory import keep_freed_memory
 # How long a process waits for the others, which may be saving or reading from a slow disk. A
 # process that dies is noticed at once; only a machine that falls silent takes this long.
 TIMEOUT = timedelta(minutes=10)
+
+
+class Replicas(DataParallel):
+    """DataParallel whose replicas compute in the caller's autocast type.
+
+    PyTorch's threads take over whether there is autocast, but not to which type.
+    """
+
+    def parallel_apply(self, replicas: Sequence, inputs: Sequence, kwargs: Any) -> list:
+        typed = [in_callers_type(replica, self.src_device_obj.type) for replica in replicas]
+        return super().parallel_apply(typed, inputs, kwargs)
+
+
+def in_callers_type(function: Callable, device_type: str) -> Callable:
+    """`function` for other threads, under this one's autocast type where there is autocast."""
+    dtype = torch.get_autocast_dtype(device_type)
+
+    def call(*inputs, **more):
+        torch.set_autocast_dtype(device_type, dtype)
+        return function(*inputs, **more)
+
+    return call
 
 
 class Dist(NamedTuple):
@@ -103,16 +129,19 @@ class Dist(NamedTuple):
         are: both GPUs and CPUs convolve faster so."""
         return model.to(self.device, memory_format=torch.channels_last)
 
+    def replicate(self, model: nn.Module) -> nn.Module:
+        """`model` on this process's device, or on all of its GPUs with DataParallel."""
+        model = self.place(model)
+        return Replicas(model, self.replicas) if len(self.replicas) > 1 else model
+
     def wrap(self, model: nn.Module, sync_bn: bool = False) -> nn.Module:
         """`model` on this process's device, with gradients averaged over the processes.
 
         sync_bn: batch statistics over all processes, which needs GPUs (UsageError without).
         """
-        model = self.place(model)
-        if len(self.replicas) > 1:
-            return DataParallel(model, self.replicas)
         if self.world == 1:
-            return model
+            return self.replicate(model)
+        model = self.place(model)
         if sync_bn and self.device.type == "cpu":
             raise UsageError("--sync-bn needs GPUs: PyTorch's SyncBatchNorm has no CPU version")
         if sync_bn:
