@@ -297,7 +297,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from utils.launch import guarded
 
-    return guarded(lambda: run(args, sys.argv[1:] if argv is None else argv))
+    return guarded(
+        lambda: run(args, sys.argv[1:] if argv is None else argv),
+        "a smaller -b (with --accumulate for the same update) or --amp bf16 needs less",
+    )
 
 
 if __name__ == "__main__":

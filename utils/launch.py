@@ -19,6 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from .distributed import choose_devices, finish
 from .errors import UsageError
+from .memory import lack_of_memory
 from .signals import Stopped
 
 # Seconds that a process which lost the others waits for the launcher, which knows why, to end it.
@@ -108,10 +109,13 @@ def _tell(error: ChildFailedError) -> int:
     return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
 
 
-def guarded(command: Callable[[], int | None]) -> int:
+def guarded(
+    command: Callable[[], int | None], needs_less: str = "another program may hold it"
+) -> int:
     """Run a training command; its exit code (None: 0), 2 for a mistake, 128 + signal when stopped.
 
-    Of several processes, the first says why they stopped.
+    Of several processes, the first says why they stopped. needs_less: what to say where memory
+    ran out, which counts as a mistake.
     """
     launched = torch.distributed.is_torchelastic_launched()
     try:
@@ -124,7 +128,8 @@ def guarded(command: Callable[[], int | None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        return report(error)
+        lack = lack_of_memory(error)
+        return report(UsageError(f"{lack}; {needs_less}") if lack else error)
     finish()
     return code
 
