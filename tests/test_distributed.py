@@ -1,10 +1,12 @@
 """Several processes: the same numbers as one, one stream of output, and what is refused."""
 
+import contextlib
 import json
 import math
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, run_command
-from jobs import COMMAND, checkpoint, same, torchrun, training, weights
+from jobs import COMMAND, Job, checkpoint, same, torchrun, training, weights
 from several_processes import SIZES
 
 from utils.distributed import Dist, choose_devices, in_callers_type
@@ -205,6 +207,31 @@ def test_published_flags():
     }.items():
         with pytest.raises(UsageError, match=message):
             published_nodes(*flags)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_two_machines_that_the_published_flags_name(many_digits, tmp_path):
+    """Both on this one; -b counts per machine."""
+    meet = f"--multiprocessing-distributed --world-size 2 --dist-url tcp://127.0.0.1:{free_port()}"
+    with contextlib.ExitStack() as stack:
+        jobs = []
+        for rank in (0, 1):
+            options = [*meet.split(), f"--rank={rank}", "--gpu=-1", "-b4", "-j0"]
+            command = training(many_digits, tmp_path / str(rank), *options, epochs=1)
+            job = Job(tmp_path / "output", COMMAND, *command, mark=tmp_path)
+            jobs.append(stack.enter_context(job))
+        for job in jobs:
+            assert job.finish() == 0, job.err.read_text()
+    assert "2 processes on 2 nodes" in jobs[0].out.read_text()
+    assert jobs[1].out.read_text() == ""
+    one = ("--gpu=-1,-1", "--multiprocessing-distributed", "-j0")  # on one machine
+    done = run_command(*training(many_digits, tmp_path / "one", *one, epochs=1))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert same(weights(tmp_path / "0"), weights(tmp_path / "one"))
 
 
 @pytest.mark.gpu
