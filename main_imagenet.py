@@ -283,7 +283,9 @@ def run(args: argparse.Namespace, argv: list[str]) -> int | None:
     nodes = published_nodes(
         args.multiprocessing_distributed, args.world_size, args.rank, args.dist_url
     )
-    count = processes_to_start(args.gpu, args.parallel, args.multiprocessing_distributed, nodes)
+    count = processes_to_start(
+        args.gpu, args.parallel, args.multiprocessing_distributed, nodes, args.dist_backend
+    )
     if count:
         return launch([__file__, *argv], count, nodes)
     dist = distributed.start(args.gpu, args.parallel, args.dist_backend)

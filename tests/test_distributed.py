@@ -18,9 +18,9 @@ from conftest import ROOT, run_command
 from jobs import COMMAND, Job, checkpoint, same, torchrun, training, weights
 from several_processes import SIZES
 
-from utils.distributed import Dist, choose_devices, in_callers_type
+from utils.distributed import Dist, alone, choose_devices, in_callers_type
 from utils.errors import UsageError
-from utils.launch import Nodes, published_nodes
+from utils.launch import Nodes, processes_to_start, published_nodes
 from utils.resume import LATEST
 
 CPU = torch.device("cpu")
@@ -120,6 +120,12 @@ def test_a_node_splits_its_batch_and_workers():
         ("--gpu=-1,-1 --sync-bn", "--sync-bn needs GPUs"),
         ("--gpu=-1,-1 --parallel dp", "--parallel dp needs GPUs"),
         ("--gpu=-1,first", "--gpu first is not a GPU number"),
+        ("--gpu=-1 --dist-backend nccl", "--dist-backend nccl needs GPUs"),
+        ("--gpu=-1 --rank 1", "--rank and --dist-url say nothing without --world-size"),
+        (
+            "--gpu=-1 --multiprocessing-distributed --parallel dp",
+            "--parallel dp is one process on one machine",
+        ),
         ("--world-size 2 --rank 0", "--world-size 2 .*--multiprocessing-distributed.*torchrun"),
     ],
 )
@@ -134,6 +140,25 @@ def test_mixture_of_gpu_and_cpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="on GPUs or on the CPU, not on both"):
         choose_devices("0,-1")
+
+
+def test_one_gpu_for_two_is_refused_but_with_gloo(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(
+        UsageError, match=r"--gpu 0,1,0 names one twice, which needs --dist-backend gloo"
+    ):
+        choose_devices("0,1,0")
+    assert [device.index for device in choose_devices("0,0", shared=True)] == [0, 0]
+    assert len(choose_devices("-1,-1")) == 2
+
+
+@pytest.mark.gpu
+def test_the_only_process_takes_its_gpu():
+    last = torch.cuda.device_count() - 1
+    try:
+        assert alone(str(last)).device.index == torch.cuda.current_device() == last
+    finally:
+        torch.cuda.set_device(0)
 
 
 def test_replicas_compute_in_the_callers_type():
@@ -200,6 +225,9 @@ def test_published_flags():
     assert published_nodes(True, 2, 1, "tcp://10.0.0.1:1234") == Nodes(2, 1, "10.0.0.1:1234")
     for flags, message in {
         (False, 8, 3, "tcp://10.0.0.1:1234"): "goes with --multiprocessing-distributed",
+        (True, None, 0, None): "say nothing without --world-size",
+        (False, None, None, "tcp://10.0.0.1:1234"): "say nothing without --world-size",
+        (False, None, None, "env://"): "say nothing without --world-size",
         (True, 2, None, "tcp://10.0.0.1:1234"): "needs --rank 0 to 1",
         (True, 2, 2, "tcp://10.0.0.1:1234"): "needs --rank 0 to 1",
         (True, 2, 0, None): "needs --dist-url tcp://HOST:PORT",
@@ -232,6 +260,11 @@ def test_two_machines_that_the_published_flags_name(many_digits, tmp_path):
     done = run_command(*training(many_digits, tmp_path / "one", *one, epochs=1))
     assert (done.returncode, done.stderr) == (0, "")
     assert same(weights(tmp_path / "0"), weights(tmp_path / "one"))
+
+
+def test_several_machines_need_processes():
+    with pytest.raises(UsageError, match="--parallel dp is one process on one machine"):
+        processes_to_start("-1", "dp", True, Nodes(2, 0, "10.0.0.1:1234"))
 
 
 @pytest.mark.gpu

@@ -185,18 +185,33 @@ def choose_device(gpu: str | None) -> torch.device:
     return torch.device("cuda", int(gpu))
 
 
-def choose_devices(gpus: str | None) -> tuple[torch.device, ...]:
-    """The devices that `--gpu` lists; raises UsageError as `choose_device`, and for a mixture."""
+def choose_devices(gpus: str | None, shared: bool = False) -> tuple[torch.device, ...]:
+    """The devices that `--gpu` lists; raises UsageError as `choose_device`, and for a mixture.
+
+    shared: processes may have a GPU in common, which NCCL and DataParallel don't allow.
+    """
     devices = tuple(choose_device(gpu) for gpu in (gpus.split(",") if gpus else [None]))
     if len({device.type for device in devices}) > 1:
         raise UsageError(f"--gpu {gpus}: a run is on GPUs or on the CPU, not on both")
+    if devices[0].type == "cuda" and len(set(devices)) < len(devices) and not shared:
+        raise UsageError(f"--gpu {gpus} names one twice, which needs --dist-backend gloo")
     return devices
 
 
 def alone(gpu: str | None) -> Dist:
     """The only process, on the device that `--gpu` names; raises UsageError as `choose_device`."""
     keep_freed_memory()
-    return Dist(0, 1, choose_device(gpu))
+    return Dist(0, 1, _take(choose_device(gpu)))
+
+
+def _take(device: torch.device, backend: str | None = None) -> torch.device:
+    """Make `device` this process's own; raises UsageError where `backend` can't serve it."""
+    if device.type == "cuda":
+        # what names no device, such as the loader's thread that pins memory, would take GPU 0
+        torch.cuda.set_device(device)
+    elif backend == "nccl":
+        raise UsageError("--dist-backend nccl needs GPUs; on the CPU, leave it out")
+    return device
 
 
 def start(gpus: str | None, parallel: str = "ddp", backend: str | None = None) -> Dist:
@@ -211,7 +226,7 @@ def start(gpus: str | None, parallel: str = "ddp", backend: str | None = None) -
         devices = choose_devices(gpus)
         if len(devices) > 1 and devices[0].type == "cpu":
             raise UsageError("--parallel dp needs GPUs; on the CPU, leave it out")
-        return Dist(0, 1, devices[0], replicas=devices)
+        return Dist(0, 1, _take(devices[0], backend), replicas=devices)
     if parallel == "dp":
         raise UsageError("--parallel dp is a single process; start it without torchrun")
 
@@ -224,17 +239,15 @@ def start(gpus: str | None, parallel: str = "ddp", backend: str | None = None) -
     elif gpus in (None, "-1"):
         device = torch.device("cpu")
     else:
-        devices = choose_devices(gpus)
+        devices = choose_devices(gpus, shared=backend == "gloo")
         if len(devices) != local_world:
             raise UsageError(f"--gpu {gpus}: {len(devices)} devices for {local_world} processes")
         device = devices[local_rank]
     if rank:
         warnings.simplefilter("ignore")  # the first process gives them
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        backend = "gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
-    elif backend == "nccl":
-        raise UsageError("--dist-backend nccl needs GPUs; on the CPU, leave it out")
+    _take(device, backend)
+    if device.type == "cuda" and backend != "gloo":
+        backend = "cpu:gloo,cuda:nccl"
     if world > 1:
         torch.distributed.init_process_group(
             backend or "gloo",
