@@ -167,7 +167,7 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
         val, args.image_size, batch_size, workers, dist, precision.input_dtype, backend
     )
     metrics = evaluate_with_progress(
-        dist.wrap(model), loader, dist, precision, log, "Validation", args.print_freq
+        dist.replicate(model), loader, dist, precision, log, "Validation", args.print_freq
     )
     log.line(accuracy_line(metrics))
 
@@ -283,7 +283,9 @@ def run(args: argparse.Namespace, argv: list[str]) -> int | None:
     nodes = published_nodes(
         args.multiprocessing_distributed, args.world_size, args.rank, args.dist_url
     )
-    count = processes_to_start(args.gpu, args.parallel, args.multiprocessing_distributed, nodes)
+    count = processes_to_start(
+        args.gpu, args.parallel, args.multiprocessing_distributed, nodes, args.dist_backend
+    )
     if count:
         return launch([__file__, *argv], count, nodes)
     dist = distributed.start(args.gpu, args.parallel, args.dist_backend)
@@ -297,7 +299,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from utils.launch import guarded
 
-    return guarded(lambda: run(args, sys.argv[1:] if argv is None else argv))
+    return guarded(
+        lambda: run(args, sys.argv[1:] if argv is None else argv),
+        "a smaller -b (with --accumulate for the same update) or --amp bf16 needs less",
+    )
 
 
 if __name__ == "__main__":

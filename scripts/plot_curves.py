@@ -46,13 +46,13 @@ def read_metrics(folder: str) -> list[dict]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
-            row = None
+        except ValueError:  # cut off by a full disk or a kill
+            continue
         if not isinstance(row, dict) or any(not _is_number(row.get(name)) for name in wanted):
             raise UsageError(f"{path}, line {number}: no numbers {', '.join(sorted(wanted))}")
         rows.append(row)
     if not rows:
-        raise UsageError(f"{path} is empty: the run has not finished an epoch")
+        raise UsageError(f"{path} holds no epoch: the run has not finished one")
     return rows
 
 

@@ -1,22 +1,27 @@
 """Several processes: the same numbers as one, one stream of output, and what is refused."""
 
+import contextlib
 import json
 import math
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, run_command
-from jobs import COMMAND, checkpoint, same, torchrun, training, weights
+from jobs import COMMAND, Job, checkpoint, same, torchrun, training, weights
 from several_processes import SIZES
 
-from utils.distributed import Dist, choose_devices
+from utils.distributed import Dist, alone, choose_devices, in_callers_type
 from utils.errors import UsageError
-from utils.launch import Nodes, published_nodes
+from utils.launch import Nodes, processes_to_start, published_nodes
+from utils.resume import LATEST
 
 CPU = torch.device("cpu")
 
@@ -115,6 +120,12 @@ def test_a_node_splits_its_batch_and_workers():
         ("--gpu=-1,-1 --sync-bn", "--sync-bn needs GPUs"),
         ("--gpu=-1,-1 --parallel dp", "--parallel dp needs GPUs"),
         ("--gpu=-1,first", "--gpu first is not a GPU number"),
+        ("--gpu=-1 --dist-backend nccl", "--dist-backend nccl needs GPUs"),
+        ("--gpu=-1 --rank 1", "--rank and --dist-url say nothing without --world-size"),
+        (
+            "--gpu=-1 --multiprocessing-distributed --parallel dp",
+            "--parallel dp is one process on one machine",
+        ),
         ("--world-size 2 --rank 0", "--world-size 2 .*--multiprocessing-distributed.*torchrun"),
     ],
 )
@@ -131,12 +142,92 @@ def test_mixture_of_gpu_and_cpu_is_refused(monkeypatch):
         choose_devices("0,-1")
 
 
+def test_one_gpu_for_two_is_refused_but_with_gloo(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(
+        UsageError, match=r"--gpu 0,1,0 names one twice, which needs --dist-backend gloo"
+    ):
+        choose_devices("0,1,0")
+    assert [device.index for device in choose_devices("0,0", shared=True)] == [0, 0]
+    assert len(choose_devices("-1,-1")) == 2
+
+
+@pytest.mark.gpu
+def test_the_only_process_takes_its_gpu():
+    last = torch.cuda.device_count() - 1
+    try:
+        assert alone(str(last)).device.index == torch.cuda.current_device() == last
+    finally:
+        torch.cuda.set_device(0)
+
+
+def test_replicas_compute_in_the_callers_type():
+    """In a thread such as DataParallel's, which only knows that there is autocast."""
+    seen = []
+
+    def compute(function) -> None:
+        with torch.autocast("cpu", enabled=True):
+            seen.append(function(torch.ones(2, 3)).dtype)
+
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype):
+            replica = in_callers_type(torch.nn.Linear(3, 3), "cpu")
+            thread = threading.Thread(target=compute, args=(replica,))
+            thread.start()
+            thread.join()
+    assert seen == [torch.float16, torch.bfloat16]
+
+
+LEAVING = """
+from pathlib import Path
+from utils import distributed
+
+dist = distributed.start("-1")
+import utils.training  # as late as the command does
+
+dist.wait()
+distributed.finish()
+print([path.read_text() for path in Path("/proc/self/task").glob("*/comm")])
+"""
+
+
+def test_no_thread_outlives_the_processes_group(tmp_path):
+    script = tmp_path / "leaving.py"
+    script.write_text(LEAVING)
+    done = python(*torchrun(2), script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("python") == 2
+    assert "gloo" not in done.stdout
+
+
+@pytest.mark.parametrize("images", [2, 4])
+def test_e_prints_one_line_at_any_number_of_processes(images, many_digits, trained, tmp_path):
+    """Of three processes, one has none of two images, or one image less than the first."""
+    found = sorted((many_digits / "val").rglob("*.png"), key=lambda path: path.name)
+    for path in found[:images]:
+        target = tmp_path / path.relative_to(many_digits)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    network = ("--attention-type=simam", "--attention-param=0.1", "--num-classes=3", "-e")
+    options = (*network, "--image-size=32", "-b6", "-j0", "--resume", trained / LATEST)
+    lines = set()
+    for gpus in ("-1", "-1,-1", "-1,-1,-1"):
+        done = run_command(tmp_path, f"--gpu={gpus}", *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        lines.add(done.stdout.splitlines()[-1])
+    (line,) = lines
+    assert re.fullmatch(r" \* Acc@1 \d+\.000 Acc@5 100\.000", line)
+
+
 def test_published_flags():
     assert published_nodes(False, None, None, None) == Nodes()
     assert published_nodes(True, 1, 0, "tcp://127.0.0.1:1234") == Nodes()
     assert published_nodes(True, 2, 1, "tcp://10.0.0.1:1234") == Nodes(2, 1, "10.0.0.1:1234")
     for flags, message in {
         (False, 8, 3, "tcp://10.0.0.1:1234"): "goes with --multiprocessing-distributed",
+        (True, None, 0, None): "say nothing without --world-size",
+        (False, None, None, "tcp://10.0.0.1:1234"): "say nothing without --world-size",
+        (False, None, None, "env://"): "say nothing without --world-size",
         (True, 2, None, "tcp://10.0.0.1:1234"): "needs --rank 0 to 1",
         (True, 2, 2, "tcp://10.0.0.1:1234"): "needs --rank 0 to 1",
         (True, 2, 0, None): "needs --dist-url tcp://HOST:PORT",
@@ -144,6 +235,36 @@ def test_published_flags():
     }.items():
         with pytest.raises(UsageError, match=message):
             published_nodes(*flags)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_two_machines_that_the_published_flags_name(many_digits, tmp_path):
+    """Both on this one; -b counts per machine."""
+    meet = f"--multiprocessing-distributed --world-size 2 --dist-url tcp://127.0.0.1:{free_port()}"
+    with contextlib.ExitStack() as stack:
+        jobs = []
+        for rank in (0, 1):
+            options = [*meet.split(), f"--rank={rank}", "--gpu=-1", "-b4", "-j0"]
+            command = training(many_digits, tmp_path / str(rank), *options, epochs=1)
+            job = Job(tmp_path / "output", COMMAND, *command, mark=tmp_path)
+            jobs.append(stack.enter_context(job))
+        for job in jobs:
+            assert job.finish() == 0, job.err.read_text()
+    assert "2 processes on 2 nodes" in jobs[0].out.read_text()
+    assert jobs[1].out.read_text() == ""
+    one = ("--gpu=-1,-1", "--multiprocessing-distributed", "-j0")  # on one machine
+    done = run_command(*training(many_digits, tmp_path / "one", *one, epochs=1))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert same(weights(tmp_path / "0"), weights(tmp_path / "one"))
+
+
+def test_several_machines_need_processes():
+    with pytest.raises(UsageError, match="--parallel dp is one process on one machine"):
+        processes_to_start("-1", "dp", True, Nodes(2, 0, "10.0.0.1:1234"))
 
 
 @pytest.mark.gpu

@@ -11,6 +11,8 @@ import torch
 from conftest import run_command
 from jobs import COMMAND, Job, checkpoint, parent_of, torchrun, training
 
+from utils.launch import guarded
+
 
 def fails_within_a_minute(job) -> int:
     started = time.monotonic()
@@ -38,6 +40,41 @@ def test_bad_image_of_one_process_ends_the_job(many_digits, tmp_path):
         assert fails_within_a_minute(job) == 2
         assert job.last_line().startswith(f"error: rank 1: can't decode image {bad}")
         assert job.err.read_text().count("\n") == 1
+
+
+NEEDS_LESS = "a smaller -b (with --accumulate for the same update) or --amp bf16 needs less"
+
+
+@pytest.mark.parametrize("gpus", ["-1", "-1,-1"], ids=["alone", "in a rank"])
+def test_memory_that_runs_out_is_one_line(gpus, many_digits, tmp_path):
+    command = training(many_digits, tmp_path / "ckpts", f"--gpu={gpus}", "-j0")
+    command += ["--image-size=512", "-b48", "--synthetic"]
+    limit = ("bash", "-c", 'ulimit -d 2000000; exec "$@"', "limit")  # KiB: a step takes twice that
+    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path, wrapper=limit) as job:
+        assert fails_within_a_minute(job) == 2
+        (line,) = job.err.read_text().splitlines()
+    rank = r"" if gpus == "-1" else r"rank [01]: "
+    amount = r"out of memory on the CPU, which was asked for \d+ bytes"
+    assert re.fullmatch(f"error: {rank}{amount}; {re.escape(NEEDS_LESS)}", line)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a"),
+            "out of memory on the GPU, which was asked for 2.50 GiB; less",
+        ),
+        (MemoryError(), "out of memory on the CPU; less"),
+    ],
+    ids=["cuda", "python"],
+)
+def test_other_lacks_of_memory(error, line, capsys):
+    def fail():
+        raise error
+
+    assert guarded(fail, "less") == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 @pytest.mark.parametrize("launch", ["own", "torchrun"])

@@ -186,6 +186,8 @@ def test_bad_input_gets_one_line_and_leaves_no_trace(
         "DATA --nope",
         "DATA --ema 1",
         "DATA --optimizer adamw --nesterov",
+        "DATA --parallel dp --sync-bn",
+        "DATA --parallel dp --compile",
     ],
 )
 def test_options_that_do_not_parse_get_one_line(words, capsys):

@@ -1,6 +1,7 @@
 """Whole runs with options that change what a run does, keeps and says."""
 
 import json
+import re
 import signal
 
 import pytest
@@ -9,6 +10,7 @@ from jobs import COMMAND, Job, same, training
 from runs import SignalAtForward, assert_equal
 from test_training import NAME, load, metrics, run
 
+import main_imagenet
 from networks.resnet import ResNet
 
 ALL = (
@@ -29,6 +31,56 @@ def test_all_options_together_stopped_and_resumed(digits, tmp_path):
     assert stopped["batch_size"] == 12
     assert run(digits, tmp_path / "parts", "--epochs", 2, "--resume", "auto", *ALL.split()) == 0
     assert_equal(load(tmp_path / "parts"), load(tmp_path / "whole"), "checkpoint")
+
+
+def brief(digits, root, *more) -> dict:
+    """The checkpoint after four steps of a small network; `more` on top of the defaults."""
+    fixed = "--gpu -1 -a cifar_resnet20 --seed 3 --image-size 32 -b 12 -j 0 --lr 0.05 --epochs 2"
+    assert main_imagenet.main([str(digits), "--ckpt", str(root), *fixed.split(), *more]) == 0
+    name = "imagenet-cifar_resnet20-seed3/checkpoint.pth.tar"
+    return torch.load(root / name, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def default(digits, tmp_path_factory):
+    return brief(digits, tmp_path_factory.mktemp("default"))
+
+
+def test_a_run_without_options_is_the_default(default, digits, tmp_path):
+    assert same(brief(digits, tmp_path)["state_dict"], default["state_dict"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--label-smoothing 0.1", "--clip-grad 0.01", "--mixup 0.5", "--cutmix 1"),
+        *("--auto-augment ra", "--nesterov", "--momentum 0.5", "--wd 0.1", "--optimizer adamw"),
+        *("--accumulate 2", "--zero-init-residual", "--no-wd-norm-bias", "--warmup-epochs 1"),
+        *("--sched cosine", "--amp bf16", "--amp fp16"),
+    ],
+)
+def test_an_option_reaches_the_weights(words, default, digits, tmp_path):
+    assert not same(brief(digits, tmp_path, *words.split())["state_dict"], default["state_dict"])
+
+
+def test_the_average_leaves_the_weights_alone(default, digits, tmp_path):
+    content = brief(digits, tmp_path, "--ema", "0.9")
+    assert same(content["state_dict"], default["state_dict"])
+    assert not same(content["state_dict_ema"], content["state_dict"])
+
+
+def test_skipped_steps_are_counted_and_logged(digits, tmp_path, capsys):
+    """The scaler of a run that goes on is set to a factor that half precision can't hold."""
+    brief(digits, tmp_path, "--amp", "fp16", "--epochs", "1", "--lr", "0")
+    content = torch.load(next(tmp_path.rglob("checkpoint.pth.tar")), weights_only=True)
+    content["scaler"]["scale"] = 1e34
+    torch.save(content, tmp_path / "overflowing.pth.tar")
+    capsys.readouterr()
+    other = tmp_path / "other"
+    brief(digits, other, "--amp", "fp16", "--resume", str(tmp_path / "overflowing.pth.tar"))
+    (line,) = (other / "imagenet-cifar_resnet20-seed3/metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["skipped_steps"] == 2
+    assert re.search(r"^Epoch 2/2 .* 2 steps skipped$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -109,3 +161,19 @@ def test_profile_leaves_a_table_and_a_trace(digits, tmp_path, capsys):
     assert len(steps) == 3
     assert "simam::forward" in names
     assert "aten::mkldnn_convolution" in capsys.readouterr().out
+
+
+def test_an_average_that_forgets_at_once_is_the_network(digits, tmp_path):
+    assert run(digits, tmp_path, "--epochs", 1, "--ema", 0) == 0
+    content = load(tmp_path)
+    assert same(content["state_dict_ema"], content["state_dict"])
+    (line,) = metrics(tmp_path)
+    assert line["val_ema_loss"] == line["val_loss"]
+
+
+def test_other_precision_goes_on_from_a_run_without_a_scaler(digits, tmp_path):
+    assert run(digits, tmp_path, "--epochs", 1) == 0
+    assert run(digits, tmp_path, "--epochs", 2, "--resume", "auto", "--amp", "fp16") == 0
+    assert load(tmp_path)["scaler"]["scale"] > 0
+    assert run(digits, tmp_path, "--epochs", 3, "--resume", "auto", "--amp", "bf16") == 0
+    assert load(tmp_path)["epoch"] == 3

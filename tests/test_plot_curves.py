@@ -76,12 +76,19 @@ def test_runs_of_one_name_keep_their_paths(tmp_path):
     assert labels(["a/run", "b/run"]) == ["a/run", "b/run"]
 
 
+def test_a_line_that_was_cut_off_is_passed_over(other_run):
+    whole = read_metrics(str(other_run))
+    with (other_run / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 12, "train_l')
+    assert read_metrics(str(other_run)) == whole
+
+
 def test_mistakes_are_one_line(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     row = {"epoch": 0, "train_loss": 1, "val_loss": 1, "train_acc1": 1, "val_acc1": 1}
     for name, text in {
         "empty": "",
-        "cut": json.dumps(row) + "\n" + json.dumps(row)[:30],
+        "cut": json.dumps(row)[:30],
         "lacking": json.dumps({**row, "val_loss": None}),
         "list": "[]\n",
     }.items():
@@ -91,9 +98,9 @@ def test_mistakes_are_one_line(trained, tmp_path, monkeypatch, capsys):
     (tmp_path / "binary" / "metrics.jsonl").write_bytes(b"\xff\xfe\xff")
     for folder, words in [
         ("gone", "can't read gone/metrics.jsonl (No such file or directory); is gone a run folder"),
-        ("empty", "empty/metrics.jsonl is empty"),
-        ("cut", "cut/metrics.jsonl, line 2: no numbers epoch, train_acc1"),
-        ("lacking", "lacking/metrics.jsonl, line 1"),
+        ("empty", "empty/metrics.jsonl holds no epoch"),
+        ("cut", "cut/metrics.jsonl holds no epoch"),
+        ("lacking", "lacking/metrics.jsonl, line 1: no numbers epoch, train_acc1"),
         ("list", "list/metrics.jsonl, line 1"),
         ("binary", "binary/metrics.jsonl (not a text file)"),
     ]:

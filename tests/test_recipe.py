@@ -250,6 +250,36 @@ def test_optimizers_are_pytorchs(settings):
     torch.testing.assert_close(vector(model), vector(reference), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"momentum": 0.0}, {"nesterov": True}, {"name": "adamw"}], ids=str
+)
+def test_an_overflow_at_the_first_step_leaves_no_trace(settings):
+    """The steps after it are those of PyTorch's plain optimizer, which never saw it."""
+    model, reference, data = normless(), normless(), doubled(batches(3, 6))
+    # memory that is handed out next, as a momentum that was never written would find it
+    used = [torch.full_like(each, 1e3) for each in model.parameters()]
+    factors = iter([float("inf"), 1.0, 1.0])
+    model[3].weight.register_hook(lambda gradient: gradient * next(factors))
+    optimizer = make_optimizer(model, weight_decay=0.01, **settings)
+    del used
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for images, targets in data:
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(images), targets)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    name, rest = settings.get("name", "sgd"), {"momentum": 0.9, **settings, "weight_decay": 0.01}
+    if name == "adamw":
+        plain = torch.optim.AdamW(reference.parameters(), 0.1, weight_decay=0.01, fused=False)
+    else:
+        plain = torch.optim.SGD(reference.parameters(), 0.1, fused=False, **rest)
+    for images, targets in data[1:]:
+        plain.zero_grad()
+        F.cross_entropy(reference(images), targets).backward()
+        plain.step()
+    torch.testing.assert_close(vector(model), vector(reference), rtol=1e-10, atol=1e-12)
+
+
 def test_norms_and_biases_are_left_out_of_the_decay():
     model = create_model("resnet18", "cbam", num_classes=3)
     before = {key: value.clone() for key, value in model.named_parameters()}

@@ -17,7 +17,7 @@ def test_a_run_counts_when_all_its_epochs_are_there(tmp_path):
     ]
     (tmp_path / "metrics.jsonl").write_text(lines[0] + "\n")
     assert read_run(str(tmp_path)) is None
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    (tmp_path / "metrics.jsonl").write_text("\n".join([lines[0], lines[1][:20], lines[1]]))
     run = read_run(str(tmp_path))
     assert (run.settings["arch"], run.seconds()) == ("x", 4)
     assert run.curves() == dict.fromkeys(names, [0.25, 1.25])

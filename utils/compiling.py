@@ -27,7 +27,8 @@ def warm_up(
     """
     started = time.perf_counter()
     kept = [buffer.clone() for buffer in model.buffers()]
-    with torch.random.fork_rng():
+    on_gpu = [dist.device] if dist.device.type == "cuda" else []
+    with torch.random.fork_rng(on_gpu):
         model.train()
         for size in sorted(train_sizes, reverse=True):
             batch = _blank(size, side, dist, precision)

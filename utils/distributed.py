@@ -5,12 +5,16 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
+
+# its defaults hold the group that is there when it is first imported, for good: imported later,
+# gloo's threads would outlive `finish`, and now and then abort the process at its end
+import torch.distributed.nn
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -20,6 +24,28 @@ from .memory import keep_freed_memory
 # How long a process waits for the others, which may be saving or reading from a slow disk. A
 # process that dies is noticed at once; only a machine that falls silent takes this long.
 TIMEOUT = timedelta(minutes=10)
+
+
+class Replicas(DataParallel):
+    """DataParallel whose replicas compute in the caller's autocast type.
+
+    PyTorch's threads take over whether there is autocast, but not to which type.
+    """
+
+    def parallel_apply(self, replicas: Sequence, inputs: Sequence, kwargs: Any) -> list:
+        typed = [in_callers_type(replica, self.src_device_obj.type) for replica in replicas]
+        return super().parallel_apply(typed, inputs, kwargs)
+
+
+def in_callers_type(function: Callable, device_type: str) -> Callable:
+    """`function` for other threads, under this one's autocast type where there is autocast."""
+    dtype = torch.get_autocast_dtype(device_type)
+
+    def call(*inputs, **more):
+        torch.set_autocast_dtype(device_type, dtype)
+        return function(*inputs, **more)
+
+    return call
 
 
 class Dist(NamedTuple):
@@ -61,6 +87,10 @@ class Dist(NamedTuple):
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
         return tensor.tolist()
 
+    def wait(self) -> None:
+        """Wait until every process is here; leaves the GPUs alone."""
+        self.largest(0)
+
     def from_main(self, make: Callable[[], Any]) -> Any:
         """What `make()` returns in the main process, in every process; the others don't call it."""
         values = [make() if self.is_main else None]
@@ -99,16 +129,19 @@ class Dist(NamedTuple):
         are: both GPUs and CPUs convolve faster so."""
         return model.to(self.device, memory_format=torch.channels_last)
 
+    def replicate(self, model: nn.Module) -> nn.Module:
+        """`model` on this process's device, or on all of its GPUs with DataParallel."""
+        model = self.place(model)
+        return Replicas(model, self.replicas) if len(self.replicas) > 1 else model
+
     def wrap(self, model: nn.Module, sync_bn: bool = False) -> nn.Module:
         """`model` on this process's device, with gradients averaged over the processes.
 
         sync_bn: batch statistics over all processes, which needs GPUs (UsageError without).
         """
-        model = self.place(model)
-        if len(self.replicas) > 1:
-            return DataParallel(model, self.replicas)
         if self.world == 1:
-            return model
+            return self.replicate(model)
+        model = self.place(model)
         if sync_bn and self.device.type == "cpu":
             raise UsageError("--sync-bn needs GPUs: PyTorch's SyncBatchNorm has no CPU version")
         if sync_bn:
@@ -152,18 +185,33 @@ def choose_device(gpu: str | None) -> torch.device:
     return torch.device("cuda", int(gpu))
 
 
-def choose_devices(gpus: str | None) -> tuple[torch.device, ...]:
-    """The devices that `--gpu` lists; raises UsageError as `choose_device`, and for a mixture."""
+def choose_devices(gpus: str | None, shared: bool = False) -> tuple[torch.device, ...]:
+    """The devices that `--gpu` lists; raises UsageError as `choose_device`, and for a mixture.
+
+    shared: processes may have a GPU in common, which NCCL and DataParallel don't allow.
+    """
     devices = tuple(choose_device(gpu) for gpu in (gpus.split(",") if gpus else [None]))
     if len({device.type for device in devices}) > 1:
         raise UsageError(f"--gpu {gpus}: a run is on GPUs or on the CPU, not on both")
+    if devices[0].type == "cuda" and len(set(devices)) < len(devices) and not shared:
+        raise UsageError(f"--gpu {gpus} names one twice, which needs --dist-backend gloo")
     return devices
 
 
 def alone(gpu: str | None) -> Dist:
     """The only process, on the device that `--gpu` names; raises UsageError as `choose_device`."""
     keep_freed_memory()
-    return Dist(0, 1, choose_device(gpu))
+    return Dist(0, 1, _take(choose_device(gpu)))
+
+
+def _take(device: torch.device, backend: str | None = None) -> torch.device:
+    """Make `device` this process's own; raises UsageError where `backend` can't serve it."""
+    if device.type == "cuda":
+        # what names no device, such as the loader's thread that pins memory, would take GPU 0
+        torch.cuda.set_device(device)
+    elif backend == "nccl":
+        raise UsageError("--dist-backend nccl needs GPUs; on the CPU, leave it out")
+    return device
 
 
 def start(gpus: str | None, parallel: str = "ddp", backend: str | None = None) -> Dist:
@@ -178,7 +226,7 @@ def start(gpus: str | None, parallel: str = "ddp", backend: str | None = None) -
         devices = choose_devices(gpus)
         if len(devices) > 1 and devices[0].type == "cpu":
             raise UsageError("--parallel dp needs GPUs; on the CPU, leave it out")
-        return Dist(0, 1, devices[0], replicas=devices)
+        return Dist(0, 1, _take(devices[0], backend), replicas=devices)
     if parallel == "dp":
         raise UsageError("--parallel dp is a single process; start it without torchrun")
 
@@ -191,17 +239,15 @@ def start(gpus: str | None, parallel: str = "ddp", backend: str | None = None) -
     elif gpus in (None, "-1"):
         device = torch.device("cpu")
     else:
-        devices = choose_devices(gpus)
+        devices = choose_devices(gpus, shared=backend == "gloo")
         if len(devices) != local_world:
             raise UsageError(f"--gpu {gpus}: {len(devices)} devices for {local_world} processes")
         device = devices[local_rank]
     if rank:
         warnings.simplefilter("ignore")  # the first process gives them
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        backend = "gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
-    elif backend == "nccl":
-        raise UsageError("--dist-backend nccl needs GPUs; on the CPU, leave it out")
+    _take(device, backend)
+    if device.type == "cuda" and backend != "gloo":
+        backend = "cpu:gloo,cuda:nccl"
     if world > 1:
         torch.distributed.init_process_group(
             backend or "gloo",

@@ -19,6 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from .distributed import choose_devices, finish
 from .errors import UsageError
+from .memory import lack_of_memory
 from .signals import Stopped
 
 # Seconds that a process which lost the others waits for the launcher, which knows why, to end it.
@@ -33,14 +34,22 @@ class Nodes(NamedTuple):
     endpoint: str = "localhost:0"
 
 
-def processes_to_start(gpus: str | None, parallel: str, all_gpus: bool, nodes: Nodes) -> int:
+def processes_to_start(
+    gpus: str | None, parallel: str, all_gpus: bool, nodes: Nodes, backend: str | None = None
+) -> int:
     """How many processes `--gpu` and `--parallel` ask for on this node; 0: this one is it.
 
-    all_gpus: of the machine, where `gpus` names none. Raises UsageError for what is not there.
+    all_gpus: of the machine, where `gpus` names none. backend: as `--dist-backend`. Raises
+    UsageError for what is not there, or can't be together.
     """
+    if parallel == "dp" and (all_gpus or nodes.count > 1):
+        raise UsageError(
+            "--parallel dp is one process on one machine; leave it out for a process per GPU, "
+            "or leave out --multiprocessing-distributed"
+        )
     if torch.distributed.is_torchelastic_launched() or parallel == "dp":
         return 0
-    count = len(choose_devices(gpus))
+    count = len(choose_devices(gpus, shared=backend == "gloo"))
     if all_gpus and not gpus:
         count = torch.cuda.device_count()
         if not count:
@@ -108,10 +117,13 @@ def _tell(error: ChildFailedError) -> int:
     return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
 
 
-def guarded(command: Callable[[], int | None]) -> int:
+def guarded(
+    command: Callable[[], int | None], needs_less: str = "another program may hold it"
+) -> int:
     """Run a training command; its exit code (None: 0), 2 for a mistake, 128 + signal when stopped.
 
-    Of several processes, the first says why they stopped.
+    Of several processes, the first says why they stopped. needs_less: what to say where memory
+    ran out, which counts as a mistake.
     """
     launched = torch.distributed.is_torchelastic_launched()
     try:
@@ -124,7 +136,8 @@ def guarded(command: Callable[[], int | None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        return report(error)
+        lack = lack_of_memory(error)
+        return report(UsageError(f"{lack}; {needs_less}") if lack else error)
     finish()
     return code
 
@@ -172,6 +185,12 @@ def published_nodes(
     together: --multiprocessing-distributed; count: --world-size; rank: --rank; address: --dist-url.
     Raises UsageError that says what replaces a form that no longer works.
     """
+    by_launcher = torch.distributed.is_torchelastic_launched() and address == "env://"
+    if count is None and (rank is not None or address is not None) and not by_launcher:
+        raise UsageError(
+            "--rank and --dist-url say nothing without --world-size, the number of machines, and "
+            "--multiprocessing-distributed; on one machine, --gpu 0,1 starts a process per GPU"
+        )
     if count is None or count <= 1:
         return Nodes()
     if not together:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from .atomic import write_atomically
 from .data import EvalBatches, TrainBatches
 from .errors import UsageError
+from .results import read_entries
 
 
 class RunLog:
@@ -53,9 +55,9 @@ class RunLog:
     def _forget_from(self, epoch: int) -> None:
         path = os.path.join(self.folder, "metrics.jsonl")
         if os.path.exists(path):
-            with open(path) as file:
-                lines = [line for line in file if _is_before(epoch, line)]
-            write_atomically("".join(lines).encode(), path)
+            kept = [entry for entry in read_entries(path) if entry["epoch"] < epoch]
+            lines = "".join(json.dumps(entry) + "\n" for entry in kept)
+            write_atomically(lines.encode(), path)
 
     def line(self, text: str, console: bool = True) -> None:
         """One line on the console (above a progress bar) and in log.txt."""
@@ -119,8 +121,7 @@ class RunLog:
         if not self.folder:
             return
         try:
-            with open(os.path.join(self.folder, name), "a") as file:
-                file.write(text + "\n")
+            append_line(os.path.join(self.folder, name), text)
         except OSError as error:
             self._note_failure(name, error)
 
@@ -131,16 +132,26 @@ class RunLog:
             print(f"warning: can't write {name}: {error}", file=sys.stderr)
 
     def close(self) -> None:
-        if self.tensorboard:
-            self.tensorboard.close()
+        self._show(SummaryWriter.close)
 
 
-def _is_before(epoch: int, line: str) -> bool:
-    """Whether the metrics in `line` are those of an epoch before `epoch`."""
-    try:
-        return json.loads(line)["epoch"] < epoch
-    except ValueError:  # a full disk cut it off
-        return False
+def _leave_to_the_next_call(failed, before=threading.excepthook) -> None:
+    # TensorBoard's writing thread keeps its error for the next call too, where it is told
+    if failed.exc_type is not OSError or "tensorboard" not in type(failed.thread).__module__:
+        before(failed)
+
+
+threading.excepthook = _leave_to_the_next_call
+
+
+def append_line(path: str, text: str) -> None:
+    """Write `text` at the end of a file, as a line of its own; raises OSError where it can't."""
+    with open(path, "a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":  # a full disk cut off the line before
+                file.write(b"\n")
+        file.write(text.encode() + b"\n")
 
 
 class Progress:

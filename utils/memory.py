@@ -1,7 +1,10 @@
-"""The C library's allocator."""
+"""Memory: kept by the C library's allocator, and what is said when there is too little."""
 
 import ctypes
 import platform
+import re
+
+import torch
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -21,3 +24,16 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
             mallopt(name, LARGEST)
+
+
+def lack_of_memory(error: Exception) -> str | None:
+    """That memory ran out, and on which device, in a few words; None for any other error."""
+    if isinstance(error, torch.OutOfMemoryError):
+        place = "GPU"
+    elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        place = "CPU"
+    else:
+        return None
+    wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
+    amount = f", which was asked for {wanted[1]}" if wanted else ""
+    return f"out of memory on the {place}{amount}"

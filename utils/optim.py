@@ -19,7 +19,7 @@ def make_optimizer(
     nesterov: bool = False,
     decay_all: bool = True,
 ) -> torch.optim.Optimizer:
-    """PyTorch's "sgd" or "adamw" for `model`, updating all weights in one pass.
+    """PyTorch's "sgd" or "adamw" for `model`, which is in its place, updating all in one pass.
 
     momentum, nesterov: of sgd; adamw keeps PyTorch's betas. decay_all: False leaves biases and
     the weights of norms, all that has one dimension, without weight decay.
@@ -32,7 +32,20 @@ def make_optimizer(
     settings = {"lr": lr, "weight_decay": weight_decay, "fused": True}
     if name == "adamw":
         return torch.optim.AdamW(groups, **settings)
-    return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, **settings)
+    sgd = torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, **settings)
+    _begin_momentum(sgd)
+    return sgd
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give SGD's momentum the zeros that it otherwise has only after a first step.
+
+    A fused first step that is skipped because of an overflow would leave whatever lay in memory.
+    """
+    for group in optimizer.param_groups:
+        for each in group["params"] if group.get("momentum") else []:
+            if optimizer.state[each].get("momentum_buffer") is None:
+                optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: str) -> None:
@@ -57,6 +70,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], p
             # a fused update needs it to lie in memory as the weight does
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    _begin_momentum(optimizer)
 
 
 class MovingAverage(AveragedModel):

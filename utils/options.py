@@ -193,6 +193,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.nesterov and (args.optimizer != "sgd" or not args.momentum):
         parser.error("--nesterov needs --optimizer sgd with a --momentum above 0")
+    for option in ("sync_bn", "compile"):
+        if args.parallel == "dp" and getattr(args, option):
+            parser.error(f"--{option.replace('_', '-')} needs --parallel ddp, a process per GPU")
     if args.data is None and not args.synthetic:
         parser.error("DATA, a folder with train/<class>/ and val/<class>/, is missing")
     return args

@@ -31,11 +31,19 @@ def read_run(folder: str) -> Finished | None:
     """The run in `folder`; None where there is none, or it is not finished."""
     try:
         settings = json.loads(Path(folder, "args.json").read_text())
-        lines = Path(folder, "metrics.jsonl").read_text().splitlines()
-        epochs = [json.loads(line) for line in lines]
+        epochs = read_entries(Path(folder, "metrics.jsonl"))
     except (OSError, ValueError):
         return None
     return Finished(folder, settings, epochs) if len(epochs) == settings.get("epochs") else None
+
+
+def read_entries(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a file with one a line, without lines that a full disk or a kill cut off.
+
+    Raises OSError where the file can't be read.
+    """
+    lines = Path(path).read_text(errors="replace").splitlines()
+    return [entry for entry in map(_entry, lines) if entry]
 
 
 def read_detector(folder: str) -> dict[tuple[str, str, str], list[float]]:
@@ -51,8 +59,7 @@ def read_detector(folder: str) -> dict[tuple[str, str, str], list[float]]:
     detector, attention = named[1], named[2] or "none"
     found = {}
     for log in sorted([*Path(folder).rglob("vis_data/*.json"), *Path(folder).glob("*.log.json")]):
-        for line in log.read_text().splitlines():
-            entry = _entry(line)
+        for entry in read_entries(log):
             if entry.get("step", entry.get("epoch")) != SCHEDULE_1X:
                 continue
             for metric in ("bbox", "segm"):
@@ -66,6 +73,6 @@ def read_detector(folder: str) -> dict[tuple[str, str, str], list[float]]:
 def _entry(line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
-    except ValueError:  # the last line of a run that was killed
+    except ValueError:
         return {}
     return entry if isinstance(entry, dict) else {}

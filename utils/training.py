@@ -77,7 +77,7 @@ class Training:
         self.model, self.optimizer, self.dist = model, optimizer, dist
         self.precision, self.scaler = precision, precision.scaler()
         self.folder, self.identity = folder, dict(identity)
-        self.average = ema_decay and MovingAverage(model, ema_decay)
+        self.average = None if ema_decay is None else MovingAverage(model, ema_decay)
         self.epoch = self.step = 0
         self.best_acc1, self.seconds = -math.inf, 0.0
         self.totals = Totals.zero(dist.device)
@@ -120,7 +120,8 @@ class Training:
             # one that begins here begins with these weights
             load_state(self.average.module, content.get(AVERAGE, content["state_dict"]), path)
             self.average.n_averaged.fill_(content.get("ema_updates", 0))
-        self.scaler.load_state_dict(content["scaler"] if self.scaler.is_enabled() else {})
+        if self.scaler.is_enabled() and content["scaler"]:  # empty after another --amp
+            self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["rng"])
         if content["cuda_rng"] is not None and self.dist.device.type == "cuda":
             torch.cuda.set_rng_state(content["cuda_rng"], self.dist.device)
@@ -327,6 +328,8 @@ class Training:
 
     def _stop(self, signum: int, steps: int) -> Stopped:
         self.save()
+        # launchers soon kill the others when one has left, and the main one may still be writing
+        self.dist.wait()
         where = f"epoch {self.epoch + 1}, step {self.step} of {steps}"
         if self.unsaved:
             return Stopped(
