@@ -227,7 +227,9 @@ def train(args: argparse.Namespace, dist, precision) -> None:
         training.resume(content, resume)
         notes += [f"resumed     {resume}: epoch {training.epoch + 1}, step {training.step + 1}"]
 
-    log = RunLog(folder, quiet=not dist.is_main, first_epoch=training.epoch, settings=vars(args))
+    # what --num-classes and --attention-param mean, too, where they are not given
+    known = vars(args) | identity | {"images": len(train_images.paths)}
+    log = RunLog(folder, quiet=not dist.is_main, first_epoch=training.epoch, settings=known)
     sizes = (
         f"{len(train_images.paths)} training and {len(val_images.paths)} validation images "
         f"in {len(val_images.classes)} classes, seed {seed}, decoder {train_backend}"
