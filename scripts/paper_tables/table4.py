@@ -37,8 +37,8 @@ def collect(args: argparse.Namespace) -> dict[Key, list[list[float]]]:
 
 
 def train_missing(args: argparse.Namespace, found: dict[Key, list[list[float]]]) -> int:
-    """Train the detectors with SimAM that have no finished run; returns the first exit code that
-    is not 0. Raises UsageError without mmdetection."""
+    """Train the detectors with SimAM that have no finished run, and no others; returns the first
+    exit code that is not 0. Raises UsageError without mmdetection."""
     spec = importlib.util.find_spec("mmdet")
     if not spec:
         raise UsageError(
@@ -55,7 +55,9 @@ def train_missing(args: argparse.Namespace, found: dict[Key, list[list[float]]])
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={GPUS}"]
         command += [str(tool), str(config), "--launcher", "pytorch"]
         commands.append([*command, "--work-dir", work_dir, "--resume"])
-    return run_in_turn(commands, {**os.environ, "PYTHONPATH": str(CONFIGS.parents[1])})
+    print(f"--run trains the rows with SimAM; {len(commands)} missing", flush=True)
+    path = os.pathsep.join(filter(None, [str(CONFIGS.parents[1]), os.environ.get("PYTHONPATH")]))
+    return run_in_turn(commands, {**os.environ, "PYTHONPATH": path})
 
 
 def figures(values: tuple[float, ...] | list[float] | None) -> str:
