@@ -83,6 +83,15 @@ def trained(digits, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def not_a_number(trained, tmp_path) -> Path:
+    """The checkpoint of `trained` with one NaN among its weights."""
+    content = torch.load(trained / "model_best.pth.tar", weights_only=True)
+    content["state_dict"]["fc.bias"][1] = float("nan")
+    torch.save(content, tmp_path / "nan.pth")
+    return tmp_path / "nan.pth"
+
+
 def run_command(*arguments, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess:
     """`python main_imagenet.py ...` in a process of its own, on the CPU, one thread."""
     return subprocess.run(

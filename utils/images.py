@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
 from .errors import UsageError, reason
+from .preparation import Preparation, shorter_side
 
 try:
     import simplejpeg
@@ -189,14 +190,9 @@ def train_transform(size: int, policy: str | None = None) -> Transform:
     return transform
 
 
-def shorter_side(size: int) -> int:
-    """Of an image before its middle, `size` pixels a side, is cut out for evaluation."""
-    return size * 256 // 224
-
-
-def eval_transform(size: int) -> Transform:
-    """Shorter side to 256/224 of the size, centre crop."""
-    shorter = shorter_side(size)
+def eval_transform(size: int, shorter: int | None = None) -> Transform:
+    """Shorter side to `shorter` pixels (None: 256/224 of the size), centre crop."""
+    shorter = shorter or shorter_side(size)
 
     def transform(
         image: PillowImage | TurboImage, _generator: torch.Generator | None = None
@@ -209,12 +205,13 @@ def eval_transform(size: int) -> Transform:
     return transform
 
 
-def load_image(path: str, size: int) -> torch.Tensor:
-    """The image in the file `path` as an evaluation sees it: uint8 (3, size, size), by Pillow.
+def load_image(path: str, preparation: Preparation) -> torch.Tensor:
+    """The image in the file `path` as an evaluation sees it, uint8 (3, H, W), by Pillow.
 
     Raises UsageError for what can't be read.
     """
     try:
-        return eval_transform(size)(open_image(path, "pil"))
+        transform = eval_transform(preparation.centre_crop, preparation.shorter_side)
+        return transform(open_image(path, "pil"))
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise UsageError(f"can't read image {path} ({reason(error)})") from None
