@@ -125,7 +125,7 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
     from utils.cifar import CifarLoader
     from utils.data import EvalBatches, TrainBatches
     from utils.distributed import describe
-    from utils.engine import Precision
+    from utils.engine import Precision, Recipe
     from utils.log import RunLog
     from utils.optim import make_optimizer
     from utils.preparation import CIFAR
@@ -192,9 +192,11 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
         epochs,
         iteration_schedule(run.iterations, LR, len(batches)),
         print_freq,
+        recipe=Recipe(norm_every=print_freq),
     )
     try:
         training.run(plan, log)
+        log.result({"best_acc1": training.best_acc1})
     except Stopped as stopped:
         if training.unsaved:
             raise
