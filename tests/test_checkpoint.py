@@ -224,6 +224,14 @@ def test_the_users_word_overrides():
         recognise(weights, "w.pth", "se")
 
 
+@pytest.mark.parametrize(("arch", "e_lambda"), [("resnet18", 0.1), ("cifar_resnet20", 1e-4)])
+def test_lambda_is_the_papers_where_nobody_says_it(arch, e_lambda):
+    weights = {"state_dict": create_model(arch, num_classes=5).state_dict()}
+    network, assumed = recognise(weights, "w.pth", "simam")
+    assert network["attention_param"] == e_lambda
+    assert assumed == {"attention_param": f"lambda {e_lambda:g} as published"}
+
+
 @pytest.mark.parametrize(
     "said",
     [
