@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from conftest import STATELESS
 
-from networks import create_attention, create_model, list_attentions, list_models
+from networks import create_model, list_attentions, list_models
 from utils.identify import identify, is_of
 
 
@@ -12,18 +13,11 @@ def weights(arch: str, attention: str, **options) -> dict:
         return create_model(arch, attention, **options).state_dict()
 
 
-def has_state(attention: str) -> bool:
-    return bool(create_attention(attention, 64).state_dict())
-
-
-STATELESS = sorted(name for name in list_attentions() if not has_state(name))
-
-
 @pytest.mark.parametrize("arch", list_models())
 def test_every_network_is_recognised(arch):
     for attention in list_attentions():
         # modules without weights can't be told from one another
-        twins = [attention] if has_state(attention) else STATELESS
+        twins = sorted(STATELESS) if attention in STATELESS else [attention]
         fits = identify(weights(arch, attention, num_classes=10))
         assert sorted(fits) == [(arch, twin, 10) for twin in twins]
 

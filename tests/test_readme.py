@@ -47,7 +47,7 @@ def example(first_line: str) -> str:
 
 def test_python_examples_run():
     for text in fences("README.md", "python"):
-        if not text.startswith("# networks/"):
+        if not text.startswith(("# networks/", "# tests/")):
             subprocess.run([sys.executable, "-c", text], cwd=ROOT, check=True, timeout=120)
 
 
@@ -66,25 +66,30 @@ def add_to(path: Path, table: str, example: str) -> None:
     path.write_text("\n".join([*lines[:docstring_end], *imports, *lines[docstring_end:]]) + "\n")
 
 
-def test_the_worked_example_trains(digits, tmp_path):
-    for name in ("networks", "utils"):
+def test_the_worked_example_trains_and_passes_the_tests(digits, tmp_path):
+    for name in ("networks", "utils", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "main_imagenet.py", tmp_path)
+    (tmp_path / "tests").mkdir()
+    for name in ("main_imagenet.py", "pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("tests/test_attentions.py", "tests/test_identify.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
     module = tmp_path / "networks" / "attentions" / "contrast.py"
     module.write_text(example("# networks/attentions/contrast.py"))
     row = example("# networks/attentions/__init__.py: ATTENTIONS")
     add_to(tmp_path / "networks" / "attentions" / "__init__.py", "ATTENTIONS", row)
     add_to(tmp_path / "networks" / "resnet.py", "RESNETS", example("# networks/resnet.py: RESNETS"))
+    row = example("# tests/test_attentions.py: FORMULAS")
+    add_to(tmp_path / "tests" / "test_attentions.py", "FORMULAS", row)
     options = "-a resnet26 --attention-type contrast --attention-param 2 --epochs 1 --gpu -1"
-    done = subprocess.run(
-        [sys.executable, "main_imagenet.py", digits, *options.split(), "--image-size", "32"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    inside = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    command = ["main_imagenet.py", digits, *options.split(), "--image-size", "32"]
+    done = subprocess.run([sys.executable, *command], timeout=300, **inside)
     assert done.returncode == 0, done.stderr
+    command = ["-m", "pytest", "-q", "tests", "-k", "contrast or formula_here or resnet26"]
+    tests = subprocess.run([sys.executable, *command], timeout=300, **inside)
+    assert tests.returncode == 0, tests.stdout
     assert "network     resnet26, attention contrast (parameter 2), 3 classes" in done.stdout
 
 

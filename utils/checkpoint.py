@@ -229,7 +229,7 @@ def recognise(
         wish = f" has no weights of {attention};" if fits else ":"
         raise CheckpointError(f"checkpoint {path}{wish} {_what_fits(state)}")
     assumed = {}
-    name = attention or next(iter(fits))
+    name = attention or ("none" if "none" in fits else next(iter(fits)))
     if names_simam(raw_state_dict_of(content, path)):
         name = attention or "simam"
     elif len(fits) > 1 and not attention:
