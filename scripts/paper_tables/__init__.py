@@ -3,8 +3,21 @@
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+from utils.errors import UsageError
 from utils.signals import SIGNALS
+
+
+def of_checkout(place: str) -> Path:
+    """A file or folder of the repository that the installed package does not have.
+
+    Raises UsageError where it is not there.
+    """
+    path = Path(__file__).resolve().parents[2] / place
+    if not path.exists():
+        raise UsageError(f"--run needs a checkout of the repository, with its {place}")
+    return path
 
 
 def run_in_turn(commands: Iterable[list[str]], environment: Mapping[str, str]) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.paper_tables import run_in_turn
+from scripts.paper_tables import of_checkout, run_in_turn
 from utils import tables
 from utils.errors import UsageError
 from utils.imagenet import CLASSES, IMAGES
@@ -21,7 +21,6 @@ from utils.paper import TABLE3
 from utils.results import read_run
 
 LATENCY_ROUNDS = 15
-RECIPE = Path(__file__).resolve().parent.parent / "train_imagenet.sh"
 
 PAPERS_LAMBDA = 0.1
 
@@ -125,8 +124,9 @@ def measure_latency(models: Mapping[str, Any], device: str) -> dict[str, float]:
 
 def train_missing(args: argparse.Namespace, keys: list[Key]) -> int:
     """Run scripts/train_imagenet.sh for `keys`; returns the first exit code that is not 0."""
+    recipe = str(of_checkout("scripts/train_imagenet.sh"))
     more = "--resume", "auto", "--ckpt", args.ckpt
-    commands = (["bash", str(RECIPE), *key, *more] for key in keys)
+    commands = (["bash", recipe, *key, *more] for key in keys)
     data = {"DATA": args.data} if args.data else {}
     return run_in_turn(commands, {"PYTHON": sys.executable, **os.environ, **data})
 
