@@ -27,6 +27,7 @@ COLUMNS = (
     "attention",
     "attention_param",
     "num_classes",
+    "image_size",
     "images",
     "loss",
     "acc1",
@@ -75,6 +76,7 @@ def evaluate_file(path: str, args, val, dist, log) -> dict:
     return {
         "file": path,
         **network,
+        "image_size": loaded.preparation.centre_crop,
         **{name: metrics[name] for name in ("images", "loss", "acc1", "acc5")},
         "paper_acc1": in_paper and in_paper.acc1,
         "paper_acc5": in_paper and in_paper.acc5,

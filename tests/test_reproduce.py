@@ -21,6 +21,7 @@ from scripts.paper_tables import table3
 from utils.complexity import count_parameters
 from utils.files import save_atomically
 from utils.paper import TABLE3
+from utils.preparation import IMAGENET
 
 PNG = b"\x89PNG"
 CURVES = {"lr": 0.1, "train_loss": 1, "train_acc1": 50, "val_loss": 1, "val_acc5": 99, "seconds": 2}
@@ -208,29 +209,30 @@ def test_table3_takes_no_settings_for_no_run(text, tmp_path, capsys):
 
 
 def test_table3_evaluates_checkpoints(digits, tmp_path, capsys, quick_latency, monkeypatch):
-    def write(name: str, attention: str, param: float | None, num_classes: int):
+    def write(name: str, attention: str, param: float, num_classes: int, size: int = 224):
         said = {"arch": "resnet18", "attention": attention, "attention_param": param}
         model = create_model(**said, num_classes=num_classes)
         content = {**said, "num_classes": num_classes, "state_dict": model.state_dict()}
+        content["preparation"] = IMAGENET.at(size)._asdict()
         save_atomically(content, str(tmp_path / name))
         return tmp_path / name
 
     good, few = write("se.pth", "se", 16, 1000), write("few.pth", "se", 16, 3)
-    mild = write("mild.pth", "simam", 1e-4, 1000)
-    words = ["table3", good, few, mild, "--archs", "resnet18", "--device", "cpu"]
-    words += ["--ckpt", tmp_path]
-    assert run(*words) == 2
+    mild, small = write("mild.pth", "simam", 1e-4, 1000), write("small.pth", "se", 16, 1000, 64)
+    words = ["--archs", "resnet18", "--device", "cpu", "--ckpt", tmp_path]
+    assert run("table3", good, *words) == 2
     assert f"{good} is no finished run; a checkpoint needs --data DATA" in capsys.readouterr().err
-    assert run(*words, "--data", digits) == 0
+    assert run("table3", good, *words, "--data", digits) == 0
     assert f"passed over {good}: its images is 12, not 50000" in capsys.readouterr().err
     assert not any(row["runs"] for row in rows(tmp_path / "table3.json").values())
 
     monkeypatch.setitem(table3.IMAGES, "val", 12)  # as if ImageNet had these
-    assert run(*words, "--data", digits) == 0
+    assert run("table3", good, few, mild, small, *words, "--data", digits) == 0
     said = capsys.readouterr()
     assert said.err.splitlines() == [
         f"passed over {few}: its num_classes is 3, not 1000",
         f"passed over {mild}: its attention_param is 0.0001, not 0.1",
+        f"passed over {small}: its image_size is 64, not 224",
     ]
     row = rows(tmp_path / "table3.json")["resnet18", "se"]
     assert row["runs"] == 1

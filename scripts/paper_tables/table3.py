@@ -21,7 +21,6 @@ from utils.paper import TABLE3
 from utils.results import read_run
 
 LATENCY_ROUNDS = 15
-
 PAPERS_LAMBDA = 0.1
 
 Key = tuple[str, str]  # of TABLE3
@@ -38,8 +37,8 @@ def difference(key: Key, has: Mapping[str, Any], of: str, more: Mapping[str, Any
     if key not in TABLE3:
         return "its network is not in the paper's Table 3"
     param = PAPERS_LAMBDA if key[1] == "simam" else default_param(key[1])
-    wanted = {"num_classes": CLASSES, "images": IMAGES[of], "attention_param": param, **more}
-    for name, value in wanted.items():
+    wanted = {"num_classes": CLASSES, "images": IMAGES[of], "image_size": 224}
+    for name, value in {**wanted, "attention_param": param, **more}.items():
         if has.get(name) != value:
             return f"its {name} is {has.get(name)}, not {value}"
     return None
@@ -58,8 +57,7 @@ def finished(args: argparse.Namespace, report: Callable[[str], None]) -> Reached
             continue
         key = run.settings.get("arch"), run.settings.get("attention_type")
         epochs = 150 if key[0] == "mobilenet_v2" else 100
-        recipe = {"synthetic": False, "image_size": 224, "epochs": epochs}
-        why = difference(key, run.settings, "train", recipe)
+        why = difference(key, run.settings, "train", {"synthetic": False, "epochs": epochs})
         if why:
             report(f"passed over {path}: {why}")
             continue
