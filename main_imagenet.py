@@ -140,6 +140,7 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
     from utils.files import read_file
     from utils.images import choose_backend
     from utils.log import RunLog
+    from utils.preparation import IMAGENET
     from utils.resume import LATEST
     from utils.training import accuracy_line, evaluate_with_progress
 
@@ -163,8 +164,9 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
     log.line(f"weights     {source}")
     batch_size, workers = dist.batch_size(args.batch_size), dist.workers(args.workers)
     backend = choose_backend(args.image_backend, "pil")
+    prepared = IMAGENET.at(args.image_size)
     loader = data.eval_loader(
-        val, args.image_size, batch_size, workers, dist, precision.input_dtype, backend
+        val, prepared, batch_size, workers, dist, precision.input_dtype, backend
     )
     metrics = evaluate_with_progress(
         dist.replicate(model), loader, dist, precision, log, "Validation", args.print_freq
@@ -180,6 +182,7 @@ def train(args: argparse.Namespace, dist, precision) -> None:
     from utils.log import RunLog
     from utils.mixing import MixingLoader
     from utils.optim import make_optimizer
+    from utils.preparation import IMAGENET
     from utils.resume import BEST, read_resume
     from utils.schedule import step_schedule
     from utils.seed import choose_seed, seed_all
@@ -214,8 +217,10 @@ def train(args: argparse.Namespace, dist, precision) -> None:
         args.nesterov,
         decay_all=not args.no_wd_norm_bias,
     )
+    prepared = IMAGENET.at(args.image_size)
     settings = {
         "classes": train_images.classes,
+        "preparation": prepared._asdict(),
         "images": len(train_images.paths),
         "seed": seed,
         "batch_size": batch_size,
@@ -227,7 +232,9 @@ def train(args: argparse.Namespace, dist, precision) -> None:
         training.resume(content, resume)
         notes += [f"resumed     {resume}: epoch {training.epoch + 1}, step {training.step + 1}"]
 
-    log = RunLog(folder, quiet=not dist.is_main, first_epoch=training.epoch, settings=vars(args))
+    # what --num-classes and --attention-param mean, too, where they are not given
+    known = vars(args) | identity | {"images": len(train_images.paths)}
+    log = RunLog(folder, quiet=not dist.is_main, first_epoch=training.epoch, settings=known)
     sizes = (
         f"{len(train_images.paths)} training and {len(val_images.paths)} validation images "
         f"in {len(val_images.classes)} classes, seed {seed}, decoder {train_backend}"
@@ -248,7 +255,7 @@ def train(args: argparse.Namespace, dist, precision) -> None:
     )
     if args.mixup or args.cutmix:
         train_loader = MixingLoader(train_loader, args.mixup, args.cutmix, num_classes, seed)
-    val_loader = data.eval_loader(val_images, args.image_size, per_pass, *feed, val_backend)
+    val_loader = data.eval_loader(val_images, prepared, per_pass, *feed, val_backend)
     cosine = args.sched == "cosine"
     lr_at_step = step_schedule(args.epochs, args.lr, cosine, args.warmup_epochs, len(train_loader))
     save_every = args.save_every_minutes and 60 * args.save_every_minutes

@@ -41,12 +41,16 @@ def check(root: str, workers: int) -> int:
     return 1 if lines else 0
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse_args(argv: list[str] | None = None):
     parser = Parser(description=__doc__.split("\n\n")[0])
     add, count = parser.add_argument, number(int, 1)
     add("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
     add("-j", "--workers", type=count, default=os.cpu_count(), help="processes")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     return exit_code(lambda: check(args.data, args.workers))
 
 

@@ -27,6 +27,7 @@ COLUMNS = (
     "attention",
     "attention_param",
     "num_classes",
+    "image_size",
     "images",
     "loss",
     "acc1",
@@ -49,20 +50,23 @@ def parse_args(argv: list[str] | None = None):
     return parser.parse_args(argv)
 
 
-def evaluate_file(path: str, args, val, loader, dist, log) -> dict:
+def evaluate_file(path: str, args, val, dist, log) -> dict:
     """The row of one checkpoint; raises UsageError where it can't be evaluated."""
+    from utils.data import eval_loader
     from utils.engine import Precision
     from utils.loading import load_network
     from utils.paper import TABLE3
     from utils.training import evaluate_with_progress
 
-    loaded = load_network(path, args.attention_type, args.attention_param)
+    words = args.attention_type, args.attention_param, args.image_size
+    loaded = load_network(path, *words)
     network = loaded.network
     if network["num_classes"] < len(val.classes):
         raise UsageError(
             f"checkpoint {path} knows {network['num_classes']} classes, "
             f"{args.data} has {len(val.classes)} class folders"
         )
+    loader = eval_loader(val, loaded.preparation, args.batch_size, args.workers, dist)
     metrics = evaluate_with_progress(
         dist.wrap(loaded.model), loader, dist, Precision(dist.device.type), log, path, print_freq=10
     )
@@ -72,6 +76,7 @@ def evaluate_file(path: str, args, val, loader, dist, log) -> dict:
     return {
         "file": path,
         **network,
+        "image_size": loaded.preparation.centre_crop,
         **{name: metrics[name] for name in ("images", "loss", "acc1", "acc5")},
         "paper_acc1": in_paper and in_paper.acc1,
         "paper_acc5": in_paper and in_paper.acc5,
@@ -117,7 +122,7 @@ SHOWN = {
 
 
 def evaluate_all(args) -> int:
-    from utils import data, distributed
+    from utils import distributed
     from utils.listing import find_files, list_images
     from utils.loading import check_attention
     from utils.log import RunLog
@@ -128,10 +133,9 @@ def evaluate_all(args) -> int:
     check_attention(args.attention_type)
     rows = []
     write_tables(rows, args)  # before hours of work, not after
-    loader = data.eval_loader(val, args.image_size, args.batch_size, args.workers, dist)
     for path in files:
         try:
-            rows.append(evaluate_file(path, args, val, loader, dist, log))
+            rows.append(evaluate_file(path, args, val, dist, log))
         except UsageError as error:
             print(f"error: {error}", file=sys.stderr)
         write_tables(rows, args)

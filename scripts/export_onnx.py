@@ -38,15 +38,6 @@ def parse_args(argv: list[str] | None = None):
     return parser.parse_args(argv)
 
 
-def preparation(image_size: int) -> dict:
-    """How images are prepared for the network: pixels, and mean and deviation of values 0 to 1."""
-    from utils.data import MEAN, STD
-    from utils.images import shorter_side
-
-    sides = {"shorter_side": shorter_side(image_size), "centre_crop": image_size}
-    return {**sides, "mean": MEAN, "std": STD}
-
-
 def captured(model, image_size: int):
     """The network as torch.export captures it, for any number of images."""
     import torch
@@ -121,10 +112,11 @@ def export(args) -> None:
             f"{args.target} needs {' and '.join(missing)}: pip install onnx onnxscript"
         )
     write, runner = FORMATS[ending]
-    loaded = load_network(args.checkpoint, args.attention_type, args.attention_param)
-    notes = loaded.network | {"classes": loaded.classes}
-    notes["preparation"] = preparation(args.image_size)
-    data = write(captured(loaded.model, args.image_size), notes)
+    words = args.attention_type, args.attention_param, args.image_size
+    loaded = load_network(args.checkpoint, *words)
+    image_size = loaded.preparation.centre_crop
+    prepared = {"classes": loaded.classes, "preparation": loaded.preparation._asdict()}
+    data = write(captured(loaded.model, image_size), loaded.network | prepared)
     try:
         write_atomically(data, args.target)
     except OSError as error:
@@ -135,7 +127,7 @@ def export(args) -> None:
     if run is None:
         print("not checked: that needs onnxruntime (pip install onnxruntime)")
         return
-    worst = largest_difference(loaded.model, run, args.image_size)
+    worst = largest_difference(loaded.model, run, image_size)
     if not worst <= TOLERANCE:
         raise UsageError(f"{args.target} is wrong: its logits are {worst:.1e} off; don't use it")
     batches = " and ".join(map(str, BATCHES))

@@ -2,11 +2,11 @@
 
     python scripts/gradcam.py IMAGE... --checkpoint A --checkpoint B [-o gradcam.png]
 
-One picture: a row per image, with what a network sees of it first, and a column per checkpoint,
-with its likeliest class and confidence. Red is what speaks for that class. Grad-CAM (Selvaraju et
-al., ICCV 2017) is taken at the last feature map and comes from the package grad-cam. A panel is
-180 pixels wide and 200 high; the titles take 50 pixels more. The networks are recognised as by
-evaluate_all.py.
+One picture: a row per image, with what the first network sees of it first, and a column per
+checkpoint, with its likeliest class and confidence. Red is what speaks for that class. Grad-CAM
+(Selvaraju et al., ICCV 2017) is taken at the last feature map and comes from the package grad-cam.
+A panel is 180 pixels wide and 200 high; the titles take 50 pixels more. The networks are recognised
+as by evaluate_all.py, and images are cut as in the evaluations of their training.
 """
 
 import os
@@ -39,11 +39,12 @@ def parse_args(argv: list[str] | None = None):
 
 
 class Panel(NamedTuple):
-    """What a network makes of an image: its likeliest class, the probability, and the map
-    (H, W) of the image's size, from 0 to 1, as a numpy array."""
+    """What a network makes of an image: its likeliest class, the probability, the image as it sees
+    it, uint8 (3, H, W), and the map (H, W), from 0 to 1, as a numpy array."""
 
     name: str
     confidence: float
+    image: object
     heat: object
 
 
@@ -56,16 +57,19 @@ def last_feature_map(model):
 def explain(loaded, images) -> list[Panel]:
     """Grad-CAM of each image's likeliest class.
 
-    loaded: what `load_network` returned. images: (N, 3, H, W), normalised, on the model's device.
+    loaded: what `load_network` returned. images: uint8 (N, 3, H, W), on the model's device. Raises
+    UsageError for a network whose outputs are not finite.
     """
     from pytorch_grad_cam import GradCAM
 
     panels = []
+    inputs = loaded.normalise(images.device)(images)
     with GradCAM(loaded.model, [last_feature_map(loaded.model)]) as cam:
-        for image in images:
+        for image, pixels in zip(inputs, images.cpu(), strict=True):
             heat = cam(image[None], targets=None)[0]
+            loaded.check_finite(cam.outputs)
             confidence, index = cam.outputs[0].detach().softmax(0).max(0)
-            panels.append(Panel(loaded.classes[index], confidence.item(), heat))
+            panels.append(Panel(loaded.classes[index], confidence.item(), pixels, heat))
         height, width = cam.activations_and_grads.activations[0].shape[2:]
         if height == width == 1:
             print(
@@ -87,24 +91,24 @@ def titles(networks: list) -> list[str]:
     ]
 
 
-def draw(names: list[str], images, heads: list[str], columns: list[list[Panel]]):
-    """The figure. images: uint8 (N, 3, H, W), called `names`; columns: N panels per network."""
+def draw(names: list[str], heads: list[str], columns: list[list[Panel]]):
+    """The figure. names: of the images; columns: a panel for each of them, per network."""
     from pytorch_grad_cam.utils.image import show_cam_on_image
 
     from utils.pictures import new_figure
 
-    rows, width = len(images), 1 + len(columns)
+    rows, width = len(names), 1 + len(columns)
     figure = new_figure(PANEL[0] * width, PANEL[1] * rows + TITLES)
     axes = figure.subplots(rows, width, squeeze=False)
     for axis, head in zip(axes[0], ["image", *heads], strict=True):
         axis.set_title(head, fontsize=8)
-    for row, (name, image) in enumerate(zip(names, images, strict=True)):
-        pixels = image.permute(1, 2, 0).numpy()
-        axes[row, 0].imshow(pixels)
+    for row, name in enumerate(names):
+        axes[row, 0].imshow(columns[0][row].image.permute(1, 2, 0).numpy())
         axes[row, 0].set_xlabel(name, fontsize=8)
         for axis, column in zip(axes[row, 1:], columns, strict=True):
             panel = column[row]
-            axis.imshow(show_cam_on_image(pixels / 255, panel.heat, use_rgb=True))
+            pixels = panel.image.permute(1, 2, 0).numpy() / 255
+            axis.imshow(show_cam_on_image(pixels, panel.heat, use_rgb=True))
             text = textwrap.shorten(panel.name, 22, placeholder="...")
             axis.set_xlabel(f"{text}  {100 * panel.confidence:.1f} %", fontsize=8)
         for axis in axes[row]:
@@ -115,7 +119,6 @@ def draw(names: list[str], images, heads: list[str], columns: list[list[Panel]])
 def run(args) -> None:
     import torch
 
-    from utils.data import Normalise
     from utils.distributed import choose_device
     from utils.images import load_image
     from utils.loading import load_network
@@ -127,19 +130,19 @@ def run(args) -> None:
         raise missing("grad-cam", error) from None
     device = choose_device(args.gpu)
     output = check_output(args.output, "gradcam.png", args.images + args.checkpoint)
-    images = torch.stack([load_image(path, args.image_size) for path in args.images])
-    inputs = Normalise(device, torch.float32)(images.to(device))
     networks, columns = [], []
     for path in args.checkpoint:
-        loaded = load_network(path, args.attention_type, args.attention_param)
+        words = args.attention_type, args.attention_param, args.image_size
+        loaded = load_network(path, *words)
+        images = torch.stack([load_image(each, loaded.preparation) for each in args.images])
         loaded.tell_assumed()
         loaded.model.to(device)
-        columns.append(explain(loaded, inputs))
+        columns.append(explain(loaded, images.to(device)))
         networks.append(loaded._replace(model=None))  # one network in memory at a time
         for image, panel in zip(args.images, columns[-1], strict=True):
             print(f"{image}  {path}  {panel.name}  {100 * panel.confidence:.2f} %")
     names = [short_path(path, 28) for path in args.images]
-    save_figure(draw(names, images, titles(networks), columns), output)
+    save_figure(draw(names, titles(networks), columns), output)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,8 +2,9 @@
 
     python scripts/model_table.py
 
-prints a Markdown table. FLOPs are multiply-adds at 224x224 as `utils.complexity.count_flops`
-counts them; the paper's figures are those of its Table 3.
+prints a Markdown table. ImageNet's networks have 1,000 classes and images of 224x224 pixels, those
+that are called cifar_... 10 classes and 32x32. FLOPs are multiply-adds as
+`utils.complexity.count_flops` counts them; the paper's figures are those of its Table 3.
 """
 
 import sys
@@ -19,13 +20,17 @@ from utils.tables import table
 
 
 def row(arch: str, attention: str) -> dict[str, str]:
-    model, figures = create_model(arch, attention), TABLE3.get((arch, attention))
+    """What the table says of a network, by column."""
+    num_classes, image_size = (10, 32) if arch.startswith("cifar_") else (1000, 224)
+    model = create_model(arch, attention, num_classes=num_classes)
+    figures = TABLE3.get((arch, attention))
     return {
         "network": arch,
         "attention": attention,
-        "parameters": f"{count_parameters(model) / 1e6:.2f} M",
+        "classes": f"{num_classes:,}",
+        "parameters": f"{count_parameters(model):,}",
         "paper's parameters": f"{figures.params_m:.2f} M" if figures else "-",
-        "FLOPs": f"{count_flops(model) / 1e9:.2f} G",
+        "FLOPs": f"{count_flops(model, image_size) / 1e9:.2f} G",
         "paper's FLOPs": f"{figures.gflops:.2f} G" if figures else "-",
     }
 

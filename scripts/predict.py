@@ -2,10 +2,10 @@
 
     python scripts/predict.py IMAGE_OR_FOLDER... --checkpoint FILE [--format table|jsonl|csv]
 
-Images are decoded, resized and cropped as in an evaluation. The network is recognised as by
-evaluate_all.py. Classes are called as the training's folders, where the checkpoint says them, by
-ImageNet's names where there are 1,000, else by their index. An image that can't be read is one
-line on standard error; the others are predicted, and the exit code is then 2.
+Images are decoded, resized and cropped as in the evaluations of the network's training. It is
+recognised as by evaluate_all.py. Classes are called as the training's folders, where the checkpoint
+says them, by ImageNet's names where there are 1,000, else by their index. An image that can't be
+read is one line on standard error; the others are predicted, and the exit code is then 2.
 """
 
 import csv
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils.cli import Parser, add_shared, exit_code
-from utils.errors import UsageError
 
 
 def parse_args(argv: list[str] | None = None):
@@ -51,7 +50,7 @@ def collate_readable(samples: list) -> tuple[tuple | None, list]:
 
 
 def predict(
-    loaded, paths: list[str], size: int, batch_size: int, workers: int, device, report: Callable
+    loaded, paths: list[str], batch_size: int, workers: int, device, report: Callable
 ) -> Predictions:
     """Each of the images `paths` with its five likeliest classes, a dict of FIELDS each.
 
@@ -63,21 +62,22 @@ def predict(
     import torch
     from torch.utils.data import DataLoader
 
-    from utils.data import EvalBatches, ImageDataset, Normalise, start_worker
+    from utils.data import EvalBatches, ImageDataset, start_worker
     from utils.images import EvalTransform
     from utils.listing import Listing
 
     # an image's target is its place among `paths`, so that a batch knows which images it holds
     listing = Listing([], paths, np.arange(len(paths)))
     batches = EvalBatches(len(paths), batch_size)
+    prepared = loaded.preparation
     loader = DataLoader(
-        ImageDataset(listing, EvalTransform(size)),
+        ImageDataset(listing, EvalTransform(prepared.centre_crop, prepared.shorter_side)),
         batch_sampler=batches,
         num_workers=workers if len(batches) > 1 else 0,
         collate_fn=collate_readable,
         worker_init_fn=start_worker,
     )
-    normalise = Normalise(device, torch.float32)
+    normalise = loaded.normalise(device)
     for batch, bad in loader:
         for each in bad:
             report(each)
@@ -86,8 +86,7 @@ def predict(
         images, places, _ = batch
         with torch.no_grad():
             probabilities = loaded.model(normalise(images.to(device))).softmax(1)
-        if not probabilities.isfinite().all():
-            raise UsageError(f"checkpoint {loaded.path}: the network's outputs are not finite")
+        loaded.check_finite(probabilities)
         best = probabilities.topk(min(5, len(loaded.classes)))
         for place, row, indices in zip(
             places.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
@@ -131,7 +130,8 @@ def run(args) -> int:
 
     device = choose_device(args.gpu)
     paths = find_files(args.paths, IMG_EXTENSIONS, "image")
-    loaded = load_network(args.checkpoint, args.attention_type, args.attention_param)
+    words = args.attention_type, args.attention_param, args.image_size
+    loaded = load_network(args.checkpoint, *words)
     loaded.tell_assumed()
     loaded.model.to(device)
     unread = []
@@ -140,7 +140,7 @@ def run(args) -> int:
         unread.append(bad)
         print(f"error: can't read image {bad.path} ({bad.reason})", file=sys.stderr)
 
-    found = predict(loaded, paths, args.image_size, args.batch_size, args.workers, device, report)
+    found = predict(loaded, paths, args.batch_size, args.workers, device, report)
     WRITERS[args.format](found, max(map(len, paths)))
     return 2 if unread else 0
 

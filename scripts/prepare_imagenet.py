@@ -224,7 +224,7 @@ def prepare(args: argparse.Namespace) -> int:
     return 1 if problems or any(line.endswith("INCOMPLETE") for line in lines) else 0
 
 
-def main() -> int:
+def parse_args(argv: list[str] | None = None):
     parser = Parser(description=__doc__.split("\n\n")[0])
     add, count = parser.add_argument, number(int, 1)
     add("source", metavar="SOURCE", help="folder with the archives, or train/ and val/")
@@ -236,7 +236,11 @@ def main() -> int:
         help="the devkit, or lines of WordNet ids, in the order of the images or after their names",
     )
     add("-j", "--workers", type=count, default=os.cpu_count(), help="processes")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     try:
         return exit_code(lambda: prepare(args))
     except KeyboardInterrupt:

@@ -7,8 +7,9 @@
     python scripts/reproduce.py table4 [WORK_DIR...]       # COCO, from mmdetection's logs
 
 prints a Markdown table and writes it as ROOT/TABLE.csv, .json and .png, or where --out says. Runs
-that are not finished count as not run. Interrupted, the same command with --run goes on: finished
-runs are not repeated. scripts/plot_curves.py draws the curves of single runs.
+that are not finished count as not run, and so do those that were not trained as the paper's: they
+are named. Interrupted, the same command with --run goes on: finished runs are not repeated. Of
+table4, --run trains the rows with SimAM. scripts/plot_curves.py draws the curves of single runs.
 """
 
 import argparse
@@ -39,7 +40,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         dest="table", metavar="TABLE", required=True, help="TABLE --help: its options"
     )
 
-    def command(name: str, help: str, root: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, help: str, root: str, run: str = "start what is missing"
+    ) -> argparse.ArgumentParser:
         table = tables.add_parser(
             name,
             help=help,
@@ -47,7 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             allow_abbrev=False,
         )
         add = table.add_argument
-        add("--run", action="store_true", help="start what is missing")
+        add("--run", action="store_true", help=run)
         add("--ckpt", metavar="ROOT", default=root, help="where the run folders are")
         add("--out", metavar="STEM", help="write STEM.csv, .json, .png (default: ROOT/TABLE)")
         return table
@@ -67,10 +70,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     archs = distinct(arch for arch, _ in TABLE3)
     add("paths", metavar="RUN_FOLDER_OR_CHECKPOINT", nargs="*", help="besides those in ROOT")
     add("--archs", type=comma_list(str), default=archs, help="networks")
-    add("--data", help="folder with val/<class>/, to evaluate checkpoints")
+    add("--data", help="ImageNet: val/<class>/ to evaluate checkpoints, train/<class>/ for --run")
     add("--device", choices=("cpu", "cuda"), help="where the speed is measured; a GPU if any")
 
-    table4 = command("table4", "COCO: average precision", "work_dirs")
+    run = "start what is missing of the rows with SimAM"
+    table4 = command("table4", "COCO: average precision", "work_dirs", run)
     table4.add_argument("paths", metavar="WORK_DIR", nargs="*", help="besides those in ROOT")
     return parser.parse_args(argv)
 

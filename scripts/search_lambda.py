@@ -54,6 +54,17 @@ def draw(axes, rows: list[dict], title: str) -> None:
     place.grid(alpha=0.3)
 
 
+def reached(folder: str) -> float:
+    """Top-1 after the last epoch of the finished run in `folder`; raises UsageError without it."""
+    run = read_run(folder)
+    if not run:
+        raise UsageError(
+            f"the run in {folder} is finished, but its args.json and metrics.jsonl are not those "
+            "of all its epochs; move the folder away to train it again"
+        )
+    return run.epochs[-1]["val_acc1"]
+
+
 def search(args: argparse.Namespace) -> None:
     from main_imagenet import build_model
     from utils.cifar import hold_out
@@ -79,8 +90,7 @@ def search(args: argparse.Namespace) -> None:
             train_run(run, train, val, args.ckpt, dist, args.print_freq)
     rows = []
     for e_lambda, of_lambda in runs.items():
-        done = [read_run(run.folder(args.ckpt)) for run in of_lambda]
-        acc1 = [run.epochs[-1]["val_acc1"] for run in done]
+        acc1 = [reached(run.folder(args.ckpt)) for run in of_lambda]
         rows.append({"e_lambda": e_lambda, **tables.summarise(acc1), "acc1": acc1})
     title = f"{name}, {args.arch}, {args.iterations:,} iterations"
     if args.iterations < ITERATIONS:

@@ -74,8 +74,9 @@ def choose_layers(model, wanted: list[str] | None) -> dict:
     }
 
 
-def look(model, layers: dict, image) -> dict[str, Seen]:
-    """What the SimAM modules `layers` of `model` do for the normalised image (3, H, W)."""
+def look(model, layers: dict, image) -> tuple[object, dict[str, Seen]]:
+    """The logits of the normalised image (3, H, W), and what the SimAM modules `layers` of `model`
+    do for it."""
     import torch
 
     from networks.attentions.simam import simam_weights
@@ -94,11 +95,11 @@ def look(model, layers: dict, image) -> dict[str, Seen]:
     handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
     try:
         with torch.no_grad():
-            model(image[None])
+            logits = model(image[None])[0]
     finally:
         for handle in handles:
             handle.remove()
-    return seen
+    return logits, seen
 
 
 def draw_row(axes, name: str, seen: Seen) -> None:
@@ -151,9 +152,6 @@ def draw(title: str, image, maps: dict[str, Seen]):
 
 
 def run(args) -> None:
-    import torch
-
-    from utils.data import Normalise
     from utils.distributed import choose_device
     from utils.images import load_image
     from utils.loading import load_network
@@ -161,15 +159,17 @@ def run(args) -> None:
 
     device = choose_device(args.gpu)
     output = check_output(args.output, "attention.png", [args.image, args.checkpoint])
-    image = load_image(args.image, args.image_size)
-    loaded = load_network(args.checkpoint, args.attention_type, args.attention_param)
+    words = args.attention_type, args.attention_param, args.image_size
+    loaded = load_network(args.checkpoint, *words)
     loaded.tell_assumed()
+    image = load_image(args.image, loaded.preparation)
     try:
         layers = choose_layers(loaded.model, args.layers)
     except UsageError as error:
         raise UsageError(f"checkpoint {args.checkpoint} ({loaded.label}): {error}") from None
-    normalised = Normalise(device, torch.float32)(image[None].to(device))[0]
-    maps = look(loaded.model.to(device), layers, normalised)
+    normalised = loaded.normalise(device)(image[None].to(device))[0]
+    logits, maps = look(loaded.model.to(device), layers, normalised)
+    loaded.check_finite(logits)
     save_figure(draw(f"{loaded.label}, {short_path(args.image, 60)}", image, maps), output)
 
 

@@ -125,9 +125,10 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
     from utils.cifar import CifarLoader
     from utils.data import EvalBatches, TrainBatches
     from utils.distributed import describe
-    from utils.engine import Precision
+    from utils.engine import Precision, Recipe
     from utils.log import RunLog
     from utils.optim import make_optimizer
+    from utils.preparation import CIFAR
     from utils.resume import read_resume
     from utils.schedule import iteration_schedule
     from utils.seed import seed_all
@@ -170,6 +171,7 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
     optimizer = make_optimizer(model, "sgd", LR, MOMENTUM, WEIGHT_DECAY)
     precision = Precision(dist.device.type)
     known = identity | settings | {"classes": train.classes, "decoder": "none"}
+    known["preparation"] = CIFAR._asdict()
     training = Training(model, optimizer, precision, dist, folder, known)
     if resume:
         training.resume(content, resume)
@@ -190,9 +192,11 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
         epochs,
         iteration_schedule(run.iterations, LR, len(batches)),
         print_freq,
+        recipe=Recipe(norm_every=print_freq),
     )
     try:
         training.run(plan, log)
+        log.result({"best_acc1": training.best_acc1})
     except Stopped as stopped:
         if training.unsaved:
             raise

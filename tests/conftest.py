@@ -9,9 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from networks import ATTENTIONS, create_attention
 from scripts.make_digits import write_digits
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+# the modules without weights, which weights can't tell from one another
+STATELESS = [name for name in ATTENTIONS if not create_attention(name, 64).state_dict()]
 
 
 def pytest_collection_modifyitems(items):
@@ -82,6 +87,15 @@ def trained(digits, tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stderr
     (folder,) = root.iterdir()
     return folder
+
+
+@pytest.fixture
+def not_a_number(trained, tmp_path) -> Path:
+    """The checkpoint of `trained` with one NaN among its weights."""
+    content = torch.load(trained / "model_best.pth.tar", weights_only=True)
+    content["state_dict"]["fc.bias"][1] = float("nan")
+    torch.save(content, tmp_path / "nan.pth")
+    return tmp_path / "nan.pth"
 
 
 def run_command(*arguments, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess:

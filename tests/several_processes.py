@@ -13,6 +13,7 @@ from utils.engine import Precision, evaluate, train_one_epoch
 from utils.errors import UsageError
 from utils.listing import list_images
 from utils.metrics import Totals
+from utils.preparation import IMAGENET
 
 SIZES = (1, 2, 5, 7, 15)  # of validation sets: fewer than processes, divided by none, by all
 PRECISION = Precision("cpu")
@@ -36,7 +37,7 @@ def evaluations(dist: distributed.Dist, data: str) -> list[dict[str, float]]:
     results = []
     for size in SIZES:
         part = listing._replace(paths=paths[:size], targets=targets[:size])
-        loader = eval_loader(part, 32, 4, 0, dist)
+        loader = eval_loader(part, IMAGENET.at(32), 4, 0, dist)
         results.append(evaluate(dist.for_evaluation(wrapped), loader, dist, PRECISION))
     return results
 

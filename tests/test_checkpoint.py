@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 import torchvision
-from conftest import run_command
+from conftest import STATELESS, run_command
 from published import PUBLISHED, our_network, prefixed, published_network, real
 from torch import nn
 
@@ -170,7 +170,9 @@ def test_a_published_file_of_another_attention_is_refused_with_what_fits(tmp_pat
         load_weights(model, str(tmp_path / "se.pth"))
     assert same(before, model.state_dict())
     torch.save(create_model("resnet18").state_dict(), tmp_path / "plain.pth")
-    with pytest.raises(CheckpointError, match="--attention-type none or simam with 1000"):
+    with pytest.raises(
+        CheckpointError, match=f"--attention-type {' or '.join(STATELESS)} with 1000"
+    ):
         load_weights(create_model("resnet34"), str(tmp_path / "plain.pth"))
 
 
@@ -211,7 +213,7 @@ def test_what_our_file_says_of_its_network_comes_first():
     assert recognise(said | weights, "w.pth") == (said, {})
     bare, assumed = recognise(weights, "w.pth")
     assert bare == said | {"attention": "none", "attention_param": None}
-    assert "none and simam have the same keys" in assumed["attention"]
+    assert f"{' and '.join(STATELESS)} have the same keys" in assumed["attention"]
 
 
 def test_the_users_word_overrides():
@@ -222,6 +224,14 @@ def test_the_users_word_overrides():
     assert not assumed
     with pytest.raises(CheckpointError, match="has no weights of se; it fits -a resnet18"):
         recognise(weights, "w.pth", "se")
+
+
+@pytest.mark.parametrize(("arch", "e_lambda"), [("resnet18", 0.1), ("cifar_resnet20", 1e-4)])
+def test_lambda_is_the_papers_where_nobody_says_it(arch, e_lambda):
+    weights = {"state_dict": create_model(arch, num_classes=5).state_dict()}
+    network, assumed = recognise(weights, "w.pth", "simam")
+    assert network["attention_param"] == e_lambda
+    assert assumed == {"attention_param": f"lambda {e_lambda:g} as published"}
 
 
 @pytest.mark.parametrize(

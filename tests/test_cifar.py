@@ -171,3 +171,7 @@ def test_torchvisions_files_are_read(name, key, folder, tmp_path, monkeypatch):
     (root / "train_list").write_bytes(b"cut off")
     with pytest.raises(UsageError, match=f"does not hold {name} .* or not whole"):
         read_torchvision(name, str(root.parent))
+    (root / "train_list").unlink()
+    (root / "train_list").symlink_to("/proc/self/mem")  # can be opened, and not read
+    with pytest.raises(UsageError, match=rf"can't read {name} from {root.parent} \(OSError"):
+        read_torchvision(name, str(root.parent))

@@ -61,6 +61,17 @@ def test_predicts_as_the_script(installed, trained, photos, digits, tmp_path):
     assert there.stdout == here.stdout
 
 
+def test_tables_are_made_away_from_the_checkout(installed, tmp_path):
+    command = sys.executable, "-m", "scripts.reproduce"
+    done = run(installed, tmp_path, *command, "table2", "--archs", "cifar_resnet20")
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "ckpts" / "table2.csv").read_text().splitlines()) == 1 + 2 * 6
+    done = run(installed, tmp_path, *command, "table3", "--run", "--device", "cpu")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--run needs a checkout of the repository" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_trains_in_two_processes(installed, digits, tmp_path):
     words = ["--image-size", "32", "--epochs", "1", "-b", "8", "-j", "0", "--gpu=-1,-1"]
     done = run(installed, tmp_path, installed / "bin" / "simam", "train", digits, *words)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from conftest import STATELESS
 from published import prefixed, published_network
 from torchvision import datasets, transforms
 
@@ -62,7 +63,7 @@ def checkpoints(tmp_path):
         "se.safetensors": (se, ("se", 16, "")),
         "torchvision.pth": (
             plain,
-            ("none", None, "none and simam have the same keys, taken for none"),
+            ("none", None, f"{' and '.join(STATELESS)} have the same keys, taken for none"),
         ),
     }
 

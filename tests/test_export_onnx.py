@@ -76,8 +76,11 @@ def test_onnxruntime_gives_the_same_logits(tmp_path, capsys, arch, attention):
     assert notes["arch"] == arch
     assert notes["attention"] == attention
     assert notes["classes"] == ["a", "b", "c"]
-    assert notes["preparation"]["centre_crop"] == size
-    assert notes["preparation"]["mean"] == [0.485, 0.456, 0.406]
+    # as papers and torchvision print them; shorter side of CIFAR's images: their own
+    mean = [0.4914, 0.4822, 0.4465] if arch.startswith("cifar") else [0.485, 0.456, 0.406]
+    assert notes["preparation"]["mean"] == mean
+    sides = notes["preparation"]["shorter_side"], notes["preparation"]["centre_crop"]
+    assert sides == ((32, 32) if arch.startswith("cifar") else (73, 64))
 
 
 def test_published_weights(tmp_path, capsys):

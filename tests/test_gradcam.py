@@ -14,6 +14,7 @@ from utils.data import Normalise
 from utils.files import save_atomically, write_weights
 from utils.images import load_image
 from utils.loading import load_network
+from utils.preparation import IMAGENET
 
 
 def scaled(heat):
@@ -33,9 +34,9 @@ def by_hand(features, classify, size):
 def test_maps_against_the_definition(trained, photos):
     loaded = load_network(str(trained / "model_best.pth.tar"))
     model = loaded.model
-    images = torch.stack([load_image(str(path), 160) for path in photos])
+    images = torch.stack([load_image(str(path), IMAGENET.at(160)) for path in photos])
     inputs = Normalise(torch.device("cpu"), torch.float32)(images)
-    panels = explain(loaded, inputs)
+    panels = explain(loaded, images)
     for image, panel in zip(inputs, panels, strict=True):
         with torch.no_grad():
             x = model.maxpool(model.relu(model.bn1(model.conv1(image[None]))))
@@ -117,6 +118,18 @@ def test_two_runs_of_one_network_are_told_apart(trained, tmp_path):
         "resnet18",
         "resnet18 + simam 0.1\nsecond/model_best.pth.tar",
     ]
+
+
+@pytest.mark.parametrize("layer", ["fc.bias", "bn1.weight"])
+def test_broken_weights_are_said(not_a_number, layer, photos, tmp_path, capsys):
+    content = torch.load(not_a_number, weights_only=True)
+    content["state_dict"][layer][0] = float("nan")
+    torch.save(content, not_a_number)
+    words = ["--checkpoint", str(not_a_number), "--gpu", "-1", "-o", str(tmp_path / "a.png")]
+    assert main([str(photos[0]), *words]) == 2
+    said = capsys.readouterr()
+    assert said.err == f"error: checkpoint {not_a_number}: the network's outputs are not finite\n"
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_mistakes_are_one_line(trained, photos, digits, tmp_path, monkeypatch, capsys):

@@ -1,12 +1,17 @@
 """The paper's tables from what was run, and running what is missing."""
 
 import json
+import os
+import shutil
 import signal
+import sys
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from jobs import Job
 from runs import SignalAtForward, assert_equal
 
 from networks import create_model
@@ -16,6 +21,7 @@ from scripts.paper_tables import table3
 from utils.complexity import count_parameters
 from utils.files import save_atomically
 from utils.paper import TABLE3
+from utils.preparation import IMAGENET
 
 PNG = b"\x89PNG"
 CURVES = {"lr": 0.1, "train_loss": 1, "train_acc1": 50, "val_loss": 1, "val_acc5": 99, "seconds": 2}
@@ -35,6 +41,14 @@ def write_run(folder, settings: dict, accuracies: list[float]) -> None:
     (folder / "metrics.jsonl").write_text("\n".join(lines))
 
 
+def write_detector(folder, ap: float) -> None:
+    log = folder / "1" / "vis_data" / "scalars.json"
+    log.parent.mkdir(parents=True)
+    names = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+    entry = {f"coco/bbox_{name}": ap + 0.1 * i for i, name in enumerate(names)}
+    log.write_text(json.dumps(entry | {"step": 12}))
+
+
 def rows(path) -> dict:
     found = json.loads(path.read_text())["rows"]
     names = ("dataset", "arch", "attention") if "dataset" in found[0] else ("arch", "attention")
@@ -50,9 +64,11 @@ def test_table2_collects_what_is_finished(tmp_path, capsys):
     write_run(tmp_path / "cifar100-cifar_resnet56-seed1", plain, [70, 72])
     write_run(tmp_path / "cifar10-cifar_resnet20-seed1", plain, [92])  # begun
     write_run(tmp_path / "cifar10-cifar_resnet20-seed2", plain | {"iterations": 500}, [60, 61])
+    write_run(tmp_path / "cifar10-cifar_resnet20-seed3", {"epochs": 1}, [99])  # another script's
     assert run("table2", "--ckpt", tmp_path) == 0
     said = capsys.readouterr()
-    assert said.err.strip().endswith("seed2: it has 500 iterations, not 64,000")
+    assert said.err.strip().endswith("seed3: its iterations are None, not 64000")
+    assert "seed2: its iterations are 500, not 64000\n" in said.err
     lines = said.out.splitlines()
     assert len(lines) == 2 + 96 + 1
     assert "| cifar10 | cifar_resnet20 | none | not run | 0 | 92.33 ± 0.19 |  |  |" in lines
@@ -105,41 +121,123 @@ def quick_latency(monkeypatch):
     monkeypatch.setattr(table3, "LATENCY_ROUNDS", 1)
 
 
+# what args.json says of a run that trained as the paper's ResNet-18
+PAPERS = {
+    **{"arch": "resnet18", "attention_type": "none", "attention_param": None, "epochs": 100},
+    **{"num_classes": 1000, "images": 1_281_167, "synthetic": False, "image_size": 224},
+}
+SIMAM, SE = (
+    {"attention_type": name, "attention_param": p} for name, p in (("simam", 0.1), ("se", 16))
+)
+
+
+def write_papers(folder, best: float, **changes) -> None:
+    settings = PAPERS | changes
+    write_run(folder, settings, [best, *[60.0] * (settings["epochs"] - 1)])
+
+
 def test_table3_has_runs_and_sizes_and_speed(tmp_path, capsys, quick_latency):
-    settings = {"epochs": 2, "arch": "resnet18", "attention_type": "se"}
     for seed, best in ((1, 71.0), (2, 71.5)):
-        write_run(tmp_path / f"imagenet-resnet18-se-seed{seed}", settings, [best, 70])
+        write_papers(tmp_path / f"imagenet-resnet18-se-seed{seed}", best, **SE)
     elsewhere = tmp_path / "elsewhere"
-    write_run(elsewhere, settings | {"attention_type": "none"}, [60, 70.5])
+    write_papers(elsewhere, 70.5)
     words = ["table3", elsewhere, "--archs", "resnet18", "--device", "cpu"]
     assert run(*words, "--ckpt", tmp_path, "--out", tmp_path / "out") == 0
     table = rows(tmp_path / "out.json")
     assert list(table) == [key for key in TABLE3 if key[0] == "resnet18"]
     assert (table["resnet18", "se"]["mean"], table["resnet18", "se"]["runs"]) == (71.25, 2)
     assert table["resnet18", "none"]["difference"] == pytest.approx(70.5 - 70.33)
-    assert "| resnet18 | cbam | not run | 0 | 71.24 |" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "| resnet18 | cbam | not run | 0 | 71.24 |" in said.out
+    assert not said.err
     for key, row in table.items():
         assert row["params_m"] == pytest.approx(
             count_parameters(create_model(*key)) / 1e6, abs=1e-4
         )
         assert row["gflops"] == pytest.approx(TABLE3[key].gflops, abs=0.006)
-        assert row["fps"] == pytest.approx(1000 / row["latency_ms"], rel=1e-3)
 
 
-def test_table3_evaluates_checkpoints(digits, tmp_path, capsys, quick_latency):
-    model = create_model("resnet18", "se", num_classes=3).eval()
-    said = {"arch": "resnet18", "attention": "se", "attention_param": 16, "num_classes": 3}
-    path = tmp_path / "se.pth.tar"
-    save_atomically({**said, "state_dict": model.state_dict()}, str(path))
-    words = ["table3", path, "--archs", "resnet18", "--device", "cpu", "--ckpt", tmp_path]
-    assert run(*words) == 2
-    assert f"{path} is no finished run; a checkpoint needs --data DATA" in capsys.readouterr().err
-    assert run(*words, "--data", digits) == 0
-    out = capsys.readouterr().out
-    evaluated = next(line for line in out.splitlines() if line.startswith(f"| {path} "))
+def test_table3_passes_over_what_was_not_trained_as_the_papers(
+    tmp_path, trained, capsys, quick_latency
+):
+    """The real run of a few digits, and others that differ by a single setting."""
+    root = tmp_path / "ckpts"
+    shutil.copytree(trained, root / "imagenet-digits")
+    others = {
+        "imagenet-classes": SIMAM | {"num_classes": 100},
+        "imagenet-images": SIMAM | {"images": 128_116},
+        "imagenet-synthetic": SIMAM | {"synthetic": True},
+        "imagenet-size": SIMAM | {"image_size": 160},
+        "imagenet-short": SIMAM | {"epochs": 90},
+        "imagenet-lambda": SIMAM | {"attention_param": 1e-4},
+        "imagenet-deep": {"arch": "resnet152"},
+        "imagenet-mobile": SIMAM | {"arch": "mobilenet_v2"},
+    }
+    for name, changes in others.items():
+        write_papers(root / name, 99.0, **changes)
+    write_papers(root / "imagenet-simam", 71.3, **SIMAM)
+    cifar = tmp_path / "cifar10-cifar_resnet20-seed1"
+    write_run(cifar, {"arch": "cifar_resnet20", "attention": "none", "epochs": 1}, [92])
+    assert run("table3", cifar, "--archs", "resnet18", "--device", "cpu", "--ckpt", root) == 0
+    lines = capsys.readouterr().err.splitlines()
+    whys = {
+        "imagenet-classes": "its num_classes is 100, not 1000",
+        "imagenet-deep": "its network is not in the paper's Table 3",
+        "imagenet-digits": "its num_classes is 3, not 1000",
+        "imagenet-images": "its images is 128116, not 1281167",
+        "imagenet-lambda": "its attention_param is 0.0001, not 0.1",
+        "imagenet-mobile": "its epochs is 100, not 150",
+        "imagenet-short": "its epochs is 90, not 100",
+        "imagenet-size": "its image_size is 160, not 224",
+        "imagenet-synthetic": "its synthetic is True, not False",
+    }
+    expected = [f"passed over {root / name}: {why}" for name, why in whys.items()]
+    assert lines == [*expected, f"passed over {cifar}: its network is not in the paper's Table 3"]
+    table = rows(root / "table3.json")
+    assert {key: row["mean"] for key, row in table.items() if row["runs"]} == {
+        ("resnet18", "simam"): 71.3
+    }
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "{", '{"epochs": []}'])
+def test_table3_takes_no_settings_for_no_run(text, tmp_path, capsys):
+    folder = tmp_path / "imagenet-resnet18"
+    write_papers(folder, 70)
+    (folder / "args.json").write_text(text)
+    assert run("table3", folder, "--archs", "resnet18", "--device", "cpu", "--ckpt", tmp_path) == 2
+    assert f"{folder} is no finished run" in capsys.readouterr().err
+
+
+def test_table3_evaluates_checkpoints(digits, tmp_path, capsys, quick_latency, monkeypatch):
+    def write(name: str, attention: str, param: float, num_classes: int, size: int = 224):
+        said = {"arch": "resnet18", "attention": attention, "attention_param": param}
+        model = create_model(**said, num_classes=num_classes)
+        content = {**said, "num_classes": num_classes, "state_dict": model.state_dict()}
+        content["preparation"] = IMAGENET.at(size)._asdict()
+        save_atomically(content, str(tmp_path / name))
+        return tmp_path / name
+
+    good, few = write("se.pth", "se", 16, 1000), write("few.pth", "se", 16, 3)
+    mild, small = write("mild.pth", "simam", 1e-4, 1000), write("small.pth", "se", 16, 1000, 64)
+    words = ["--archs", "resnet18", "--device", "cpu", "--ckpt", tmp_path]
+    assert run("table3", good, *words) == 2
+    assert f"{good} is no finished run; a checkpoint needs --data DATA" in capsys.readouterr().err
+    assert run("table3", good, *words, "--data", digits) == 0
+    assert f"passed over {good}: its images is 12, not 50000" in capsys.readouterr().err
+    assert not any(row["runs"] for row in rows(tmp_path / "table3.json").values())
+
+    monkeypatch.setitem(table3.IMAGES, "val", 12)  # as if ImageNet had these
+    assert run("table3", good, few, mild, small, *words, "--data", digits) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        f"passed over {few}: its num_classes is 3, not 1000",
+        f"passed over {mild}: its attention_param is 0.0001, not 0.1",
+        f"passed over {small}: its image_size is 64, not 224",
+    ]
     row = rows(tmp_path / "table3.json")["resnet18", "se"]
     assert row["runs"] == 1
-    assert f"| {row['mean']:.3f} | {row['top5']:.3f} |" in evaluated
+    shown = next(line for line in said.out.splitlines() if line.startswith(f"| {good} "))
+    assert f"| {row['mean']:.3f} | {row['top5']:.3f} |" in shown
 
 
 def test_table3_run_passes_the_scripts_refusal_on(tmp_path, monkeypatch, capfd):
@@ -148,13 +246,58 @@ def test_table3_run_passes_the_scripts_refusal_on(tmp_path, monkeypatch, capfd):
     assert "DATA is not set" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_table3_run_starts_what_is_missing(by, tmp_path, monkeypatch, capfd, quick_latency):
+    """With `echo` in Python's place, which shows the commands."""
+    write_papers(tmp_path / "imagenet-resnet18-simam-param0.1", 71, **SIMAM)
+    write_papers(tmp_path / "imagenet-resnet18-se-param16", 71, **SE | {"num_classes": 10})
+    monkeypatch.setenv("PYTHON", "echo")
+    monkeypatch.setenv("DATA", "elsewhere" if by == "option" else "images")
+    data = ["--data", "images"] if by == "option" else []
+    words = ["table3", "--run", *data, "--archs", "resnet18", "--device", "cpu"]
+    assert run(*words, "--ckpt", tmp_path) == 0
+    said = capfd.readouterr()
+    assert said.err.count("passed over") == 1
+    started = [line for line in said.out.splitlines() if "main_imagenet.py" in line]
+    script = ROOT / "scripts" / ".." / "main_imagenet.py"
+    recipe = "--gpu 0,1,2,3 -j 20 -b 256 --momentum 0.9 --epochs 100 --lr 0.1 --wd 1e-4"
+    assert started == [
+        f"{script} images -a resnet18 --attention-type {attention} {recipe} "
+        f"--resume auto --ckpt {tmp_path}"
+        for attention in ("none", "se", "cbam", "eca", "srm")
+    ]
+
+
+# in Python's place: the command on the CPU, and small
+SMALL = """#!/usr/bin/env bash
+exec {python} "$@" --gpu -1 --image-size 32 -b 8 -j 0 -p 1 --lr 0.001
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_table3_run_waits_for_the_command_to_save(signum, digits, tmp_path):
+    """The signal goes to all processes of the terminal's foreground, as Ctrl-C does."""
+    small, root = tmp_path / "small.sh", tmp_path / "ckpts"
+    small.write_text(SMALL.format(python=sys.executable))
+    small.chmod(0o755)
+    words = f"table3 --run --data {digits} --archs resnet18 --device cpu --ckpt {root}".split()
+    script = ROOT / "scripts" / "reproduce.py"
+    environment = ("env", f"PYTHON={small}")
+    with Job(tmp_path / "out", script, *words, mark=tmp_path, wrapper=environment) as job:
+        job.after_steps(2)
+        os.killpg(job.process.pid, signum)
+        assert job.finish() == 128 + signum
+        assert job.all_gone()
+        done = job.steps()
+    assert job.last_line().startswith("stopped after epoch 1, step ")
+    (folder,) = root.glob("imagenet-*")  # nothing was started after it
+    state = torch.load(folder / "checkpoint.pth.tar", weights_only=True)
+    assert 3 * state["epoch"] + state["step"] == done
+
+
 def test_table4_reads_mmdetections_logs(tmp_path, capsys):
-    names = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
     for root, ap in ((tmp_path, 0.39), (tmp_path / "second", 0.4)):
-        folder = root / "faster-rcnn_r50-simam_fpn_1x_coco" / "1" / "vis_data"
-        folder.mkdir(parents=True)
-        entry = {f"coco/bbox_{name}": ap + 0.1 * i for i, name in enumerate(names)}
-        (folder / "scalars.json").write_text(json.dumps(entry | {"step": 12}))
+        write_detector(root / "faster-rcnn_r50-simam_fpn_1x_coco", ap)
     second = tmp_path / "second" / "faster-rcnn_r50-simam_fpn_1x_coco"
     assert run("table4", second, "--ckpt", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -166,6 +309,48 @@ def test_table4_reads_mmdetections_logs(tmp_path, capsys):
     assert (tmp_path / "table4.png").read_bytes().startswith(PNG)
     assert run("table4", tmp_path / "second", "--ckpt", tmp_path) == 2
     assert "second holds no mmdetection log" in capsys.readouterr().err
+
+
+# in the place of mmdetection's train.py: says what it was given, and logs as mmdetection does
+TRAIN = """
+import json, os, pathlib, sys
+work_dir = pathlib.Path(sys.argv[sys.argv.index("--work-dir") + 1])
+if os.environ["RANK"] == "0":
+    print("trains", os.environ["WORLD_SIZE"], *sys.argv[1:], flush=True)
+    log = work_dir / "1" / "vis_data" / "scalars.json"
+    log.parent.mkdir(parents=True)
+    names = "mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l"
+    kinds = ("bbox", "segm") if "mask" in work_dir.name else ("bbox",)
+    entry = {f"coco/{kind}_{name}": 0.25 for kind in kinds for name in names}
+    log.write_text(json.dumps(entry | {"step": 12}))
+"""
+
+
+def test_table4_run_starts_what_is_missing(tmp_path, monkeypatch, capfd):
+    tools = tmp_path / "mmdet" / ".mim" / "tools"
+    tools.mkdir(parents=True)
+    (tmp_path / "mmdet" / "__init__.py").touch()
+    (tools / "train.py").write_text(TRAIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    root = tmp_path / "work_dirs"
+    for detector in ("faster-rcnn_r50", "mask-rcnn_r50"):
+        write_detector(root / f"{detector}-simam_fpn_1x_coco", 0.39)
+    assert run("table4", "--run", "--ckpt", root) == 0
+    out = capfd.readouterr().out
+    assert "--run trains the rows with SimAM; 2 missing" in out
+    started = [line for line in out.splitlines() if line.startswith("trains ")]
+    configs = ROOT / "mmdetection" / "configs"
+    assert started == [
+        f"trains 4 {configs}/{kind}_rcnn/{kind}-rcnn_r101-simam_fpn_1x_coco.py --launcher pytorch "
+        f"--work-dir {root}/{kind}-rcnn_r101-simam_fpn_1x_coco --resume"
+        for kind in ("faster", "mask")
+    ]
+    assert "| mask-rcnn_r101 | segm | simam | 25.00 | 1 | 37.60 |" in out
+    assert "| faster-rcnn_r50 | bbox | simam | 39.00 | 1 | 39.20 |" in out
+    assert "| faster-rcnn_r101 | bbox | none | not run | 0 | 39.60 |" in out
+    assert run("table4", "--run", "--ckpt", root) == 0  # again: nothing is missing
+    assert "trains " not in capfd.readouterr().out.replace("--run trains", "")
 
 
 @pytest.mark.skipif(find_spec("mmdet") is not None, reason="mmdetection is here")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from utils.results import read_detector, read_run
+from utils.results import CURVES, read_detector, read_run
 
 NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 
@@ -21,6 +21,24 @@ def test_a_run_counts_when_all_its_epochs_are_there(tmp_path):
     run = read_run(str(tmp_path))
     assert (run.settings["arch"], run.seconds()) == ("x", 4)
     assert run.curves() == dict.fromkeys(names, [0.25, 1.25])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("args.json", "[2]"),
+        ("args.json", '{"epochs": "2"}'),
+        ("metrics.jsonl", "1\n2"),
+        ("metrics.jsonl", '{"epoch": 0}\n{"epoch": 1}'),
+    ],
+)
+def test_files_of_another_kind_are_no_run(tmp_path, name, text):
+    epoch = dict.fromkeys([*CURVES, "seconds"], 1)
+    (tmp_path / "args.json").write_text('{"epochs": 2}')
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(epoch)}\n{json.dumps(epoch)}")
+    assert read_run(str(tmp_path)) is not None
+    (tmp_path / name).write_text(text)
+    assert read_run(str(tmp_path)) is None
 
 
 def evaluation(metric: str, first: float, prefix: str = "coco/") -> dict:

@@ -44,6 +44,11 @@ def test_lambdas_are_compared_on_held_out_images(digits32, tmp_path, capsys):
     assert "Epoch" not in printed
     assert json.loads((tmp_path / "figure.json").read_text()) == said
 
+    (folder / "metrics.jsonl").unlink()
+    assert main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the run in {folder} is finished, but" in line
+
 
 @pytest.mark.parametrize(
     ("options", "words"),

@@ -12,6 +12,7 @@ from utils.data import Normalise
 from utils.files import write_weights
 from utils.images import load_image
 from utils.loading import load_network
+from utils.preparation import IMAGENET
 
 
 def attention_of(x, e_lambda):
@@ -31,9 +32,9 @@ def model(trained):
 
 
 def test_maps_against_the_formula(model, photos):
-    image = load_image(str(photos[0]), 128)
+    image = load_image(str(photos[0]), IMAGENET.at(128))
     x = Normalise(torch.device("cpu"), torch.float32)(image[None])[0]
-    seen = look(model, choose_layers(model, ["layer1", "layer2", "layer3", "layer4"]), x)
+    logits, seen = look(model, choose_layers(model, ["layer1", "layer2", "layer3", "layer4"]), x)
     assert len(seen) == 8
     for maps in seen.values():
         expected = attention_of(maps.before, 0.1)
@@ -47,6 +48,8 @@ def test_maps_against_the_formula(model, photos):
         y = model.maxpool(model.relu(model.bn1(model.conv1(x[None]))))
         y = block.conv2(block.relu(block.bn1(block.conv1(y))))
     torch.testing.assert_close(seen["layer1.0.attn_conv"].before, y[0], atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(logits, model(x[None])[0])
     # the hooks are gone, and left no trace
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -85,6 +88,18 @@ def test_picture(trained, photos, tmp_path, monkeypatch, capsys):
             box = (480, 220 * row + 70, 560, 220 * row + 200)
             colours = {colour for _, colour in pixels.crop(box).getcolors(100_000)}
             assert sum(len(set(colour)) > 1 for colour in colours) > 5, (name, row)
+
+
+@pytest.mark.parametrize("layer", ["fc.bias", "bn1.weight"])
+def test_broken_weights_are_said(not_a_number, layer, photos, tmp_path, capsys):
+    content = torch.load(not_a_number, weights_only=True)
+    content["state_dict"][layer][0] = float("nan")
+    torch.save(content, not_a_number)
+    words = ["--checkpoint", str(not_a_number), "--gpu", "-1", "-o", str(tmp_path / "a.png")]
+    assert main([str(photos[0]), *words]) == 2
+    said = capsys.readouterr()
+    assert said.err == f"error: checkpoint {not_a_number}: the network's outputs are not finite\n"
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_mistakes_are_one_line(trained, photos, tmp_path, monkeypatch, capsys):

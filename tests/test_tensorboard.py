@@ -10,14 +10,22 @@ import urllib.parse
 import urllib.request
 
 import pytest
+import torch
 from PIL import Image
-from test_training import NAME, load, metrics, run
+from test_training import NAME, run
+
+from scripts import train_cifar
+
+CIFAR = "digits32-cifar_resnet20-simam-param0.0001-seed1"
 
 
 @pytest.fixture(scope="module")
-def root(digits, tmp_path_factory):
+def root(digits, digits32, tmp_path_factory):
+    """The folder of a run of main_imagenet.py and one of scripts/train_cifar.py."""
     root = tmp_path_factory.mktemp("shown")
     assert run(digits, root, "--epochs", 2, "-p", 2) == 0
+    words = f"--data-dir {digits32} --attentions simam --iterations 6 -p 1 --gpu -1 --ckpt {root}"
+    assert train_cifar.main(words.split()) == 0
     return root
 
 
@@ -42,7 +50,7 @@ def ask(root):
     try:
         for _ in range(120):
             try:
-                if json.loads(ask("runs")):
+                if len(json.loads(ask("runs"))) == 2:
                     break
             except OSError:
                 pass
@@ -58,12 +66,18 @@ def test_the_server_shows_the_scalars(root, ask):
     expected = {"lr", "images/per_s", "grad_norm"}
     expected |= {f"{split}/{name}" for split in ("train", "val") for name in ("loss", "acc1")}
     tags = json.loads(ask("plugin/scalars/tags"))
-    assert expected <= tags[NAME].keys()
-    for tag in ("train/loss", "val/acc1"):
-        points = json.loads(ask("plugin/scalars/scalars", run=NAME, tag=tag))
-        found = {step: value for _, step, value in points}
-        lines = {line["epoch"]: line[tag.replace("/", "_")] for line in metrics(root)}
-        assert found == pytest.approx(lines)
+    for name in (NAME, CIFAR):
+        assert expected <= tags[name].keys()
+        epochs = list(map(json.loads, (root / name / "metrics.jsonl").read_text().splitlines()))
+        assert len(epochs) == 2
+        for tag in ("train/loss", "val/acc1"):
+            points = json.loads(ask("plugin/scalars/scalars", run=name, tag=tag))
+            found = {step: value for _, step, value in points}
+            lines = {line["epoch"]: line[tag.replace("/", "_")] for line in epochs}
+            assert found == pytest.approx(lines)
+        norms = json.loads(ask("plugin/scalars/scalars", run=name, tag="grad_norm"))
+        assert [step for _, step, _ in norms] == [0, 1]
+        assert all(0 < value < 1000 for *_, value in norms)
 
 
 def test_the_server_shows_the_first_batch(ask):
@@ -77,10 +91,25 @@ def test_the_server_shows_the_first_batch(ask):
 
 
 def test_the_server_shows_settings_with_results(root, ask):
-    experiment = json.loads(ask("plugin/hparams/experiment", request="{}"))
-    settings = {each["name"] for each in experiment["hparamInfos"]}
-    assert {"arch", "lr", "attention_type", "epochs"} <= settings
-    tags = {each["name"]["tag"] for each in experiment["metricInfos"]}
-    assert "final/best_acc1" in tags
-    points = json.loads(ask("plugin/scalars/scalars", run=NAME, tag="final/best_acc1"))
-    assert points[-1][2] == pytest.approx(load(root)["best_acc1"])
+    request = {
+        "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_RUNNING"],
+        "colParams": [
+            *({"hparam": name} for name in ("arch", "attention_param", "epochs", "lr")),
+            {"metric": {"tag": "final/best_acc1"}},
+        ],
+        "startIndex": 0,
+        "sliceSize": 10,
+    }
+    shown = json.loads(ask("plugin/hparams/session_groups", request=json.dumps(request)))
+    groups = {group["sessions"][0]["name"]: group for group in shown["sessionGroups"]}
+    expected = {
+        NAME: {"arch": "resnet18", "attention_param": 0.1, "epochs": 2, "lr": 0.002},
+        CIFAR: {"arch": "cifar_resnet20", "attention_param": 1e-4, "epochs": 2},
+    }
+    assert groups.keys() == expected.keys()
+    for name, hparams in expected.items():
+        assert {key: groups[name]["hparams"].get(key) for key in hparams} == hparams
+        (metric,) = groups[name]["metricValues"]
+        assert metric["name"]["tag"] == "final/best_acc1"
+        best = torch.load(root / name / "checkpoint.pth.tar", weights_only=True)["best_acc1"]
+        assert metric["value"] == pytest.approx(best)

@@ -17,8 +17,8 @@ StateDict = dict[str, torch.Tensor]
 # where training scripts keep the weights in what they save; the first that is there counts
 AVERAGE = "state_dict_ema"
 PLACES = ("state_dict", "model", AVERAGE)
-# the lambda of the published ImageNet networks
-PUBLISHED_LAMBDA = 0.1
+# the lambda of the published ImageNet networks, and the paper's on CIFAR
+PUBLISHED_LAMBDA, CIFAR_LAMBDA = 0.1, 1e-4
 
 
 def raw_state_dict_of(content: Any, path: str) -> StateDict:
@@ -229,16 +229,16 @@ def recognise(
         wish = f" has no weights of {attention};" if fits else ":"
         raise CheckpointError(f"checkpoint {path}{wish} {_what_fits(state)}")
     assumed = {}
-    name = attention or next(iter(fits))
+    name = attention or ("none" if "none" in fits else next(iter(fits)))
     if names_simam(raw_state_dict_of(content, path)):
         name = attention or "simam"
     elif len(fits) > 1 and not attention:
         assumed["attention"] = f"{' and '.join(fits)} have the same keys, taken for {name}"
+    arch, num_classes = fits[name]
     if param is None:
         param = default_param(name)
         if name == "simam":
-            param = PUBLISHED_LAMBDA
-            assumed["attention_param"] = f"lambda {param} as published"
-    arch, num_classes = fits[name]
+            param = CIFAR_LAMBDA if arch.startswith("cifar_") else PUBLISHED_LAMBDA
+            assumed["attention_param"] = f"lambda {param:g} as published"
     network = {"arch": arch, "attention": name, "attention_param": param}
     return Recognised(network | {"num_classes": num_classes}, assumed)

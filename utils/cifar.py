@@ -13,12 +13,12 @@ from .data import EvalBatches, Normalise, TrainBatches
 from .errors import UsageError, reason
 from .images import open_image
 from .listing import check_same_classes, list_images
+from .preparation import CIFAR
 from .seed import mix_seed
 
-SIZE = 32
+SIZE = CIFAR.centre_crop
 PADDING = 4
-MEAN = (0.4914, 0.4822, 0.4465)
-STD = (0.2023, 0.1994, 0.2010)
+MEAN, STD = CIFAR.mean, CIFAR.std
 DATASETS = ("cifar10", "cifar100")
 # numbers mixed into a seed, so that what is drawn from it stays apart from the epochs' orders
 AUGMENTATION, SPLIT = 1, 2
@@ -56,7 +56,8 @@ def read_torchvision(name: str, root: str, download: bool = False) -> tuple[Imag
         try:
             split = dataset(root, train, download=download)
         except (URLError, OSError) as error:
-            raise UsageError(f"can't download {name} to {root} ({reason(error)})") from None
+            what = f"download {name} to" if download else f"read {name} from"
+            raise UsageError(f"can't {what} {root} ({reason(error)})") from None
         except RuntimeError:
             raise UsageError(
                 f"{root} does not hold {name} as torchvision keeps it, or not whole; --download "

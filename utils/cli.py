@@ -69,7 +69,10 @@ SHARED = {
         "default": 4,
         "help": "processes that load images",
     },
-    "--image-size": {"type": number(int, 32), "default": 224, "help": "pixels a side"},
+    "--image-size": {
+        "type": number(int, 32),
+        "help": "pixels a side; as the network was trained where not given",
+    },
     "--gpu": {"help": "GPU number; -1: the CPU; GPU 0, or else the CPU, where not given"},
 }
 

@@ -11,11 +11,11 @@ from .distributed import Dist
 from .errors import UsageError, reason
 from .images import EvalTransform, TrainTransform, Transform, open_image
 from .listing import Listing
+from .preparation import IMAGENET, Preparation
 from .seed import mix_seed
 from .signals import leave_to_parent
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+MEAN, STD = IMAGENET.mean, IMAGENET.std
 
 Key = tuple[int, int]  # (epoch, index): all that a sample depends on besides the seed
 
@@ -184,7 +184,7 @@ class DeviceLoader:
 
     batches: `TrainBatches` or `EvalBatches`. dtype: of the images; what the network computes in.
     report: called with one line for every image that was passed over, the first time; see
-    `ImageDataset`. Raises UsageError at an image that can't be decoded.
+    `ImageDataset`. mean, std: see `Normalise`. Raises UsageError at an image that can't be decoded.
     """
 
     def __init__(
@@ -195,9 +195,11 @@ class DeviceLoader:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         report: Callable[[str], None] | None = None,
+        mean: tuple[float, ...] = MEAN,
+        std: tuple[float, ...] = STD,
     ):
         self.batches, self.device, self.report = batches, device, report
-        self.normalise = Normalise(device, dtype)
+        self.normalise = Normalise(device, dtype, mean, std)
         self.passed_over: set[str] = set()
         # one for all epochs: the allocator keeps the memory of every stream that was ever used
         self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -310,7 +312,7 @@ def train_loader(
 
 def eval_loader(
     listing: Listing,
-    size: int,
+    preparation: Preparation,
     batch_size: int,
     workers: int,
     dist: Dist,
@@ -318,9 +320,11 @@ def eval_loader(
     backend: str = "pil",
 ) -> DeviceLoader | SyntheticLoader:
     """This process's share of the validation images, `batch_size` at once over all processes."""
+    size, shorter = preparation.centre_crop, preparation.shorter_side
     share = max(batch_size // dist.world, 1)
     batches = EvalBatches(len(listing.paths), share, dist.rank, dist.world)
     if listing.synthetic:
         return SyntheticLoader(batches, size, len(listing.classes), dist.device, dtype)
-    dataset = ImageDataset(listing, EvalTransform(size), backend=backend)
-    return DeviceLoader(dataset, batches, workers, dist.device, dtype)
+    dataset = ImageDataset(listing, EvalTransform(size, shorter), backend=backend)
+    statistics = {"mean": preparation.mean, "std": preparation.std}
+    return DeviceLoader(dataset, batches, workers, dist.device, dtype, **statistics)

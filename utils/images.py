@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
 from .errors import UsageError, reason
+from .preparation import Preparation, shorter_side
 
 try:
     import simplejpeg
@@ -190,32 +191,28 @@ class TrainTransform:
             return self.augment(pixels)
 
 
-def shorter_side(size: int) -> int:
-    """Of an image before its middle, `size` pixels a side, is cut out for evaluation."""
-    return size * 256 // 224
-
-
 class EvalTransform:
-    """Shorter side to 256/224 of the size, centre crop."""
+    """Shorter side to `shorter` pixels (None: 256/224 of the size), centre crop."""
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self, size: int, shorter: int | None = None):
+        self.size, self.shorter = size, shorter or shorter_side(size)
 
     def __call__(
         self, image: PillowImage | TurboImage, _generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        shorter, least = shorter_side(self.size), min(image.height, image.width)
-        height, width = (shorter * side // least for side in (image.height, image.width))
+        least = min(image.height, image.width)
+        height, width = (self.shorter * side // least for side in (image.height, image.width))
         whole = Crop(0, 0, image.height, image.width)
         return center_crop(image.resized(whole, height, width), [self.size])
 
 
-def load_image(path: str, size: int) -> torch.Tensor:
-    """The image in the file `path` as an evaluation sees it: uint8 (3, size, size), by Pillow.
+def load_image(path: str, preparation: Preparation) -> torch.Tensor:
+    """The image in the file `path` as an evaluation sees it, uint8 (3, H, W), by Pillow.
 
     Raises UsageError for what can't be read.
     """
     try:
-        return EvalTransform(size)(open_image(path, "pil"))
+        transform = EvalTransform(preparation.centre_crop, preparation.shorter_side)
+        return transform(open_image(path, "pil"))
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise UsageError(f"can't read image {path} ({reason(error)})") from None

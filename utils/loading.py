@@ -5,27 +5,32 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 from torchvision.models import ResNet18_Weights
 
 from networks import create_model, default_param
 
 from .checkpoint import load_state, recognise, state_dict_of
+from .data import Normalise
 from .errors import UsageError
 from .files import read_file
+from .preparation import Preparation, preparation_of
 
 
 class Loaded(NamedTuple):
     """A network in evaluation mode, on the CPU, and what is known of it.
 
-    network: as `create_model` takes it. classes: a name for each output. assumed: of which entries
-    of `network` the file at `path` says nothing, each with the reason for the value taken.
+    network: as `create_model` takes it. classes: a name for each output. preparation: of images.
+    assumed: of which entries of `network` the file at `path` says nothing, each with the reason for
+    the value taken.
     """
 
     path: str
     model: nn.Module
     network: dict[str, Any]
     classes: list[str]
+    preparation: Preparation
     assumed: dict[str, str]
 
     @property
@@ -43,12 +48,24 @@ class Loaded(NamedTuple):
         if self.assumed:
             print(f"note: {self.path}: {'; '.join(self.assumed.values())}", file=sys.stderr)
 
+    def check_finite(self, outputs: torch.Tensor) -> None:
+        """Raise UsageError where `outputs` of the model are NaN or infinite."""
+        if not outputs.isfinite().all():
+            raise UsageError(f"checkpoint {self.path}: the network's outputs are not finite")
 
-def load_network(path: str, attention: str | None = None, param: float | None = None) -> Loaded:
+    def normalise(self, device: torch.device) -> Normalise:
+        """uint8 images, cut as `preparation` says -> the network's input on `device`."""
+        return Normalise(device, torch.float32, self.preparation.mean, self.preparation.std)
+
+
+def load_network(
+    path: str, attention: str | None = None, param: float | None = None, size: int | None = None
+) -> Loaded:
     """The network in the file `path`, recognised, see `recognise`.
 
-    attention, param: the user's word for what the file does not say. Raises UsageError for a file
-    that can't be read or fits no network, and for words that don't fit it.
+    attention, param: the user's word for what the file does not say. size: of its images, in
+    pixels a side; None for the training's. Raises UsageError for a file that can't be read or fits
+    no network, and for words that don't fit it.
     """
     check_attention(attention)
     content = read_file(path)
@@ -59,7 +76,8 @@ def load_network(path: str, attention: str | None = None, param: float | None = 
         raise UsageError(f"checkpoint {path}: {error}") from None
     load_state(model, state_dict_of(content, path), path)
     classes = class_names(content, network["num_classes"])
-    return Loaded(path, model.eval(), network, classes, assumed)
+    preparation = preparation_of(content, network["arch"]).at(size)
+    return Loaded(path, model.eval(), network, classes, preparation, assumed)
 
 
 def check_attention(name: str | None) -> None:

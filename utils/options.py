@@ -24,7 +24,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=256,
         help="images per step, in total over the GPUs of this machine",
     )
-    add_shared(group, "--image-size")
+    size = {"type": number(int, 32), "default": 224, "help": "pixels a side"}
+    add("--image-size", "--image_size", **size)
     add(
         "--image-backend",
         choices=("turbo", "pil"),

@@ -13,7 +13,10 @@ SUFFIXES = ("", "_50", "_75", "_s", "_m", "_l")
 
 
 class Finished(NamedTuple):
-    """A run that trained all of its epochs: its folder, its settings, an entry an epoch."""
+    """A run that trained all of its epochs: its folder, its settings, an entry an epoch.
+
+    An entry has the numbers of `CURVES`, and "seconds".
+    """
 
     folder: str
     settings: Mapping[str, Any]
@@ -34,7 +37,12 @@ def read_run(folder: str) -> Finished | None:
         epochs = read_entries(Path(folder, "metrics.jsonl"))
     except (OSError, ValueError):
         return None
-    return Finished(folder, settings, epochs) if len(epochs) == settings.get("epochs") else None
+    wanted = {*CURVES, "seconds"}
+    if not all(isinstance(epoch, dict) and epoch.keys() >= wanted for epoch in epochs):
+        return None
+    if not isinstance(settings, dict) or settings.get("epochs") != len(epochs):
+        return None
+    return Finished(folder, settings, epochs)
 
 
 def read_entries(path: str | Path) -> list[dict[str, Any]]:

@@ -33,9 +33,9 @@ def wanted_runs(args: argparse.Namespace) -> dict[Key, list[Run]]:
 def finished(run: Run, root: str) -> Finished | None:
     """The finished training of `run` in `root`; one with another schedule is passed over."""
     found = read_run(run.folder(root))
-    if found and found.settings["iterations"] != run.iterations:
-        has = found.settings["iterations"]
-        note = f"passed over {found.folder}: it has {has:,} iterations, not {run.iterations:,}"
+    if found and found.settings.get("iterations") != run.iterations:
+        has = found.settings.get("iterations")
+        note = f"passed over {found.folder}: its iterations are {has}, not {run.iterations}"
         print(note, file=sys.stderr)
         return None
     return found

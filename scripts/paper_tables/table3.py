@@ -9,47 +9,70 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.paper_tables import run_in_turn
+from scripts.paper_tables import of_checkout, run_in_turn
 from utils import tables
 from utils.errors import UsageError
+from utils.imagenet import CLASSES, IMAGES
 from utils.paper import TABLE3
 from utils.results import read_run
 
 LATENCY_ROUNDS = 15
-RECIPE = Path(__file__).resolve().parent.parent / "train_imagenet.sh"
+PAPERS_LAMBDA = 0.1
 
 Key = tuple[str, str]  # of TABLE3
+Reached = dict[Key, list[tuple[float, float]]]  # top-1 and top-5 of each run
 
 
-def collect(args: argparse.Namespace) -> dict[Key, list[tuple[float, float]]]:
-    """Top-1 and top-5: of the best epoch of each finished run in ROOT and in the folders given,
-    and of the checkpoints given, on --data."""
-    found: dict[Key, list[tuple[float, float]]] = {}
-    checkpoints = []
+def difference(key: Key, has: Mapping[str, Any], of: str, more: Mapping[str, Any]) -> str | None:
+    """Where what `has` says of a run or a checkpoint is not the paper's ImageNet row `key`.
+
+    of: the training or validation images. more: what else it must have. None where all is equal.
+    """
+    from networks import default_param
+
+    if key not in TABLE3:
+        return "its network is not in the paper's Table 3"
+    param = PAPERS_LAMBDA if key[1] == "simam" else default_param(key[1])
+    wanted = {"num_classes": CLASSES, "images": IMAGES[of], "image_size": 224}
+    for name, value in {**wanted, "attention_param": param, **more}.items():
+        if has.get(name) != value:
+            return f"its {name} is {has.get(name)}, not {value}"
+    return None
+
+
+def finished(args: argparse.Namespace, report: Callable[[str], None]) -> Reached:
+    """The best epoch of each finished run in ROOT and in the folders given.
+
+    report: called with a line for each run that was not trained as the paper's.
+    """
+    found: Reached = {}
     in_root = sorted(glob.glob(f"{glob.escape(args.ckpt)}/imagenet-*"))
     for path in {os.path.realpath(path): path for path in [*in_root, *args.paths]}.values():
         run = read_run(path)
-        if run:
-            best = max(run.epochs, key=operator.itemgetter("val_acc1"))
-            key = run.settings["arch"], run.settings["attention_type"]
-            found.setdefault(key, []).append((best["val_acc1"], best["val_acc5"]))
-        elif path in args.paths:
-            checkpoints.append(path)
-    for row in evaluated(checkpoints, args):
-        found.setdefault((row["arch"], row["attention"]), []).append((row["acc1"], row["acc5"]))
+        if not run:
+            continue
+        key = run.settings.get("arch"), run.settings.get("attention_type")
+        epochs = 150 if key[0] == "mobilenet_v2" else 100
+        why = difference(key, run.settings, "train", {"synthetic": False, "epochs": epochs})
+        if why:
+            report(f"passed over {path}: {why}")
+            continue
+        best = max(run.epochs, key=operator.itemgetter("val_acc1"))
+        found.setdefault(key, []).append((best["val_acc1"], best["val_acc5"]))
     return found
 
 
-def evaluated(checkpoints: list[str], args: argparse.Namespace) -> list[dict]:
-    """What scripts/evaluate_all.py says of the checkpoints."""
+def evaluated(args: argparse.Namespace) -> Reached:
+    """What scripts/evaluate_all.py says of the paths that are no finished runs, on --data."""
     from scripts import evaluate_all
 
+    checkpoints = [path for path in args.paths if not read_run(path)]
     if not checkpoints:
-        return []
+        return {}
     if not args.data:
         raise UsageError(f"{checkpoints[0]} is no finished run; a checkpoint needs --data DATA")
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +80,24 @@ def evaluated(checkpoints: list[str], args: argparse.Namespace) -> list[dict]:
         gpu = ["--gpu", "-1"] if args.device == "cpu" else []
         if evaluate_all.main([args.data, *checkpoints, "--json", out, *gpu]):
             raise UsageError("not every checkpoint could be evaluated")
-        return json.loads(Path(out).read_text())
+        rows = json.loads(Path(out).read_text())
+    found: Reached = {}
+    for row in rows:
+        key = row["arch"], row["attention"]
+        why = difference(key, row, "val", {})
+        if why:
+            say(f"passed over {row['file']}: {why}")
+        else:
+            found.setdefault(key, []).append((row["acc1"], row["acc5"]))
+    return found
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def both(one: Reached, other: Reached) -> Reached:
+    return {key: one.get(key, []) + other.get(key, []) for key in {**one, **other}}
 
 
 def measure_latency(models: Mapping[str, Any], device: str) -> dict[str, float]:
@@ -82,12 +122,14 @@ def measure_latency(models: Mapping[str, Any], device: str) -> dict[str, float]:
 
 def train_missing(args: argparse.Namespace, keys: list[Key]) -> int:
     """Run scripts/train_imagenet.sh for `keys`; returns the first exit code that is not 0."""
+    recipe = str(of_checkout("scripts/train_imagenet.sh"))
     more = "--resume", "auto", "--ckpt", args.ckpt
-    commands = (["bash", str(RECIPE), *key, *more] for key in keys)
-    return run_in_turn(commands, {"PYTHON": sys.executable, **os.environ})
+    commands = (["bash", recipe, *key, *more] for key in keys)
+    data = {"DATA": args.data} if args.data else {}
+    return run_in_turn(commands, {"PYTHON": sys.executable, **os.environ, **data})
 
 
-def network_rows(arch: str, found: Mapping[Key, list[tuple[float, float]]], device: str):
+def network_rows(arch: str, found: Reached, device: str):
     """The rows of one network, one for each attention."""
     from networks import create_model
     from utils.complexity import count_flops, count_parameters
@@ -138,13 +180,14 @@ def table3(args: argparse.Namespace, stem: str) -> int:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: this machine has no CUDA GPU; --device cpu measures here")
-    found = collect(args)
+    from_checkpoints = evaluated(args)
+    found = both(finished(args, say), from_checkpoints)
     if args.run:
         missing = [key for key in TABLE3 if key[0] in args.archs and key not in found]
         code = train_missing(args, missing)
         if code:
             return code
-        found = collect(args)
+        found = both(finished(args, report=lambda line: None), from_checkpoints)
     rows = [row for arch in args.archs for row in network_rows(arch, found, device)]
     about = {"table": "3", "unit": "top-1 % of the best epoch", "speed on": describe(device)}
     print("speed, batch 1: " + ", ".join(f"{k} {v}" for k, v in about["speed on"].items()))

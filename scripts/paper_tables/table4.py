@@ -8,13 +8,12 @@ import os
 import sys
 from pathlib import Path
 
-from scripts.paper_tables import run_in_turn
+from scripts.paper_tables import of_checkout, run_in_turn
 from utils import tables
 from utils.errors import UsageError
 from utils.paper import TABLE4, AveragePrecision
 from utils.results import read_detector
 
-CONFIGS = Path(__file__).resolve().parents[2] / "mmdetection" / "configs"
 GPUS = 4
 
 Key = tuple[str, str, str]  # of TABLE4
@@ -37,25 +36,28 @@ def collect(args: argparse.Namespace) -> dict[Key, list[list[float]]]:
 
 
 def train_missing(args: argparse.Namespace, found: dict[Key, list[list[float]]]) -> int:
-    """Train the detectors with SimAM that have no finished run; returns the first exit code that
-    is not 0. Raises UsageError without mmdetection."""
+    """Train the detectors with SimAM that have no finished run, and no others; returns the first
+    exit code that is not 0. Raises UsageError without mmdetection."""
     spec = importlib.util.find_spec("mmdet")
     if not spec:
         raise UsageError(
             f"--run needs mmdetection, which {sys.executable} does not have; "
             "bash scripts/setup_mmdet.sh makes an environment with it, see mmdetection/README.md"
         )
+    configs = of_checkout("mmdetection/configs")
     tool = Path(spec.origin).parent / ".mim" / "tools" / "train.py"
     commands = []
     for detector in dict.fromkeys(key[0] for key in TABLE4):
         if (detector, "bbox", "simam") in found:
             continue
-        (config,) = CONFIGS.glob(f"*/{detector}-simam_fpn_1x_coco.py")
+        (config,) = configs.glob(f"*/{detector}-simam_fpn_1x_coco.py")
         work_dir = os.path.join(args.ckpt, config.stem)
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={GPUS}"]
         command += [str(tool), str(config), "--launcher", "pytorch"]
         commands.append([*command, "--work-dir", work_dir, "--resume"])
-    return run_in_turn(commands, {**os.environ, "PYTHONPATH": str(CONFIGS.parents[1])})
+    print(f"--run trains the rows with SimAM; {len(commands)} missing", flush=True)
+    path = os.pathsep.join(filter(None, [str(configs.parents[1]), os.environ.get("PYTHONPATH")]))
+    return run_in_turn(commands, {**os.environ, "PYTHONPATH": path})
 
 
 def figures(values: tuple[float, ...] | list[float] | None) -> str:
