@@ -66,6 +66,7 @@ def add_to(path: Path, table: str, example: str) -> None:
     path.write_text("\n".join([*lines[:docstring_end], *imports, *lines[docstring_end:]]) + "\n")
 
 
+@pytest.mark.slow
 def test_the_worked_example_trains_and_passes_the_tests(digits, tmp_path):
     for name in ("networks", "utils", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
