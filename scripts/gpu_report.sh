@@ -60,5 +60,5 @@ step bench_simam.txt 190 "$PYTHON" scripts/bench_simam.py --device cuda \
 step bench_train.txt 110 "$PYTHON" scripts/bench_train.py resnet50 --device cuda --amp bf16 \
     --no-timm --steps 5 --rounds 5 --json "$out/bench_train.json"
 step gpu_tests.txt 50 "${pytest[@]}" tests/test_bench.py tests/test_metrics.py \
-    tests/test_recipe.py tests/test_distributed.py
+    tests/test_recipe.py tests/test_distributed.py tests/test_data.py
 exit $status

@@ -132,7 +132,6 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
     from utils.resume import read_resume
     from utils.schedule import iteration_schedule
     from utils.seed import seed_all
-    from utils.signals import Stopped
     from utils.training import Plan, Training
 
     batches = TrainBatches(len(train), BATCH_SIZE, run.seed)
@@ -193,16 +192,11 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
         iteration_schedule(run.iterations, LR, len(batches)),
         print_freq,
         recipe=Recipe(norm_every=print_freq),
+        goes_on=f"run folder {folder}; the same command goes on",
     )
     try:
         training.run(plan, log)
         log.result({"best_acc1": training.best_acc1})
-    except Stopped as stopped:
-        if training.unsaved:
-            raise
-        where = f"epoch {training.epoch + 1}, step {training.step} of {len(batches)}"
-        message = f"stopped after {where}, of {folder}; the same command goes on"
-        raise Stopped(stopped.signum, message) from None
     finally:
         log.close()
 

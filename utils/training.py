@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     save_every: seconds between saves within an epoch, None for none. sync_bn: see `Dist.wrap`.
     recipe: what a step does beyond the published one. compile_for: images' side, in pixels, for
     which the network is compiled, None for no compilation. profile: steps to profile, None for
-    none.
+    none. goes_on: what a run that is stopped says of going on.
     """
 
     train: DeviceLoader | SyntheticLoader | MixingLoader
@@ -52,6 +52,7 @@ class Plan(NamedTuple):
     recipe: Recipe = PUBLISHED
     compile_for: int | None = None
     profile: int | None = None
+    goes_on: str = "the same command with --resume auto goes on"
 
 
 class Training:
@@ -238,7 +239,7 @@ class Training:
     def _train(
         self, wrapped: nn.Module, plan: Plan, stop: StopRequest, profiler: profile | None
     ) -> dict[str, float]:
-        epoch, first_step, steps = self.epoch, self.step, len(plan.train)
+        epoch, first_step = self.epoch, self.step
         before, started = self.seconds, time.perf_counter()
         title = f"Epoch {epoch + 1}/{plan.epochs}"
         progress = Progress(self.log, title, plan.train.batches, plan.print_freq, first_step)
@@ -254,7 +255,7 @@ class Training:
                     raise self._diverged(bad_batch // plan.recipe.accumulate, plan)
                 progress.show(done, totals.means())
             if signum:
-                raise self._stop(signum, steps)
+                raise self._stop(signum, plan)
             if save_due:
                 self.save()
 
@@ -292,7 +293,7 @@ class Training:
             if done <= plan.val.batches.common_steps:
                 (signum,) = self.dist.largest(stop.signum)
                 if signum:
-                    raise self._stop(signum, len(plan.train))
+                    raise self._stop(signum, plan)
 
         return evaluate_with_progress(
             self.dist.for_evaluation(evaluated),
@@ -326,18 +327,16 @@ class Training:
             f"(learning rate {plan.lr_at_step(self.epoch, bad_step):g}); {kept}"
         )
 
-    def _stop(self, signum: int, steps: int) -> Stopped:
+    def _stop(self, signum: int, plan: Plan) -> Stopped:
         self.save()
         # launchers soon kill the others when one has left, and the main one may still be writing
         self.dist.wait()
-        where = f"epoch {self.epoch + 1}, step {self.step} of {steps}"
+        where = f"epoch {self.epoch + 1}, step {self.step} of {len(plan.train)}"
         if self.unsaved:
             return Stopped(
                 signum, f"stopped after {where}, which could not be saved: {self.unsaved}"
             )
-        return Stopped(
-            signum, f"stopped after {where}; the same command with --resume auto goes on"
-        )
+        return Stopped(signum, f"stopped after {where}; {plan.goes_on}")
 
 
 def evaluate_with_progress(
