@@ -11,7 +11,9 @@ the rate of a plain copy. Networks: a training and an evaluation step without at
 formula, with the operator. The contenders take turns, and a ratio is the median over the turns of
 the ratio within a turn, so that a machine that slows down for a while slows them all. Every
 contender is first checked against the formula in float64; one that is wrong, or fails, is named on
-standard error and left out, and the exit code is 1. On a GPU the times are the device's own.
+standard error and left out, and the exit code is 1. On a GPU the times are the device's own. On the
+CPU freed memory is kept for networks, as training keeps it, and so for layers that are timed after
+them: --only layers times these as any process would run them.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from networks.attentions.simam import simam_formula
 from utils.bench import Report, describe, milliseconds, parse_bench, race, summary, with_formula
 from utils.cli import exit_code
 from utils.errors import UsageError, reason
+from utils.memory import keep_freed_memory
 from utils.seed import seed_all
 from utils.tables import table
 
@@ -231,6 +234,7 @@ def bench_all(args: argparse.Namespace) -> int:
     print(", ".join(f"{key} {value}" for key, value in head.items()), flush=True)
     report = Report(head, args.json)
     if args.only != "layers":
+        keep_freed_memory()
         for arch, batch in NETWORKS[device]:
             report.add("networks", bench_network(arch, batch, device, report))
         print("\n" + table(report.rows("networks"), NETWORK_COLUMNS), flush=True)

@@ -11,6 +11,7 @@ from .distributed import Dist
 from .errors import UsageError, reason
 from .images import EvalTransform, TrainTransform, Transform, open_image
 from .listing import Listing
+from .memory import keep_freed_memory
 from .preparation import IMAGENET, Preparation
 from .seed import mix_seed
 from .signals import leave_to_parent
@@ -152,9 +153,11 @@ def collate(samples: list[Sample | BadImage]) -> tuple | BadImage:
 
 def start_worker(worker: int) -> None:
     """Leave signals to the parent, and out of garbage collection what was made before the fork:
-    looking at it takes time, and memory, since each look copies a page of the parent's."""
+    looking at it takes time, and memory, since each look copies a page of the parent's. What a
+    batch needs was freed by the one before."""
     leave_to_parent(worker)
     gc.freeze()
+    keep_freed_memory()
 
 
 class Normalise:

@@ -124,8 +124,8 @@ def open_image(path: str, backend: str) -> PillowImage | TurboImage:
 
     Raises whatever Pillow raises for what it can't read: almost anything.
     """
-    with open(path, "rb") as file:
-        data = file.read()
+    with open(path, "rb", buffering=0) as file:
+        data = file.readall()
     if backend == "turbo":
         try:
             return TurboImage(data)
