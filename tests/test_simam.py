@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from layouts import channels_last, sliced, transposed
 from torch import nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
@@ -34,22 +35,6 @@ FLOOR = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 def contiguous(x):
     return x.contiguous()
-
-
-def channels_last(x):
-    """The same values with the channels innermost, for any number of spatial dimensions."""
-    return x.movedim(1, -1).contiguous().movedim(-1, 1)
-
-
-def sliced(x):
-    """The same values in memory that is neither contiguous nor channels-last."""
-    wide = x.new_zeros((*x.shape[:-1], 2 * x.shape[-1] + 1))
-    wide[..., 1::2] = x
-    return wide[..., 1::2]
-
-
-def transposed(x):
-    return x.transpose(0, -1).contiguous().transpose(0, -1)
 
 
 def run(function, x, grad, e_lambda=1e-4):

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from conftest import ROOT
+from layouts import channels_last, sliced, transposed
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -24,21 +25,6 @@ from test_simam_triton import (
 )
 
 pytestmark = pytest.mark.gpu
-
-
-def channels_last(x):
-    return x.movedim(1, -1).contiguous().movedim(-1, 1)
-
-
-def sliced(x):
-    """The same values in memory that is neither contiguous nor channels-last."""
-    wide = x.new_zeros((*x.shape[:-1], 2 * x.shape[-1] + 1))
-    wide[..., 1::2] = x
-    return wide[..., 1::2]
-
-
-def transposed(x):
-    return x.transpose(0, -1).contiguous().transpose(0, -1)
 
 
 ANY_LAYOUT = {
