@@ -33,7 +33,7 @@ from torchvision import transforms
 
 from networks import create_model
 from utils.cli import Parser, exit_code, number
-from utils.data import MEAN, STD, ImageDataset, collate, start_worker, train_loader
+from utils.data import MEAN, STD, Collate, ImageDataset, start_worker, train_loader
 from utils.distributed import Dist, choose_device, describe
 from utils.errors import UsageError, reason
 from utils.images import EvalTransform, TrainTransform, open_image
@@ -84,7 +84,7 @@ class Pipeline:
             self.collate, self.start = default_collate, None
         else:
             self.dataset = ImageDataset(listing, OURS[transform](SIZE), backend=backend)
-            self.collate, self.start = collate, start_worker
+            self.collate, self.start = Collate(), start_worker
         self.core_rates: list[float] = []
         self.rates: list[float] = []
 

@@ -13,10 +13,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils.cli import Parser, add_shared, exit_code
+from utils.endings import IMAGE_ENDINGS
 
 
 def parse_args(argv: list[str] | None = None):
@@ -40,9 +42,9 @@ FIELDS = ("class", "index", "confidence")
 Predictions = Iterator[tuple[str, list[dict]]]
 
 
-def collate_readable(samples: list) -> tuple[tuple | None, list]:
+def collate_readable(collate: Callable, samples: list) -> tuple[tuple | None, list]:
     """A batch (None without a readable image), and the `BadImage`s that are not in it."""
-    from utils.data import BadImage, collate
+    from utils.data import BadImage
 
     bad = [sample for sample in samples if isinstance(sample, BadImage)]
     good = [sample for sample in samples if not isinstance(sample, BadImage)]
@@ -62,7 +64,7 @@ def predict(
     import torch
     from torch.utils.data import DataLoader
 
-    from utils.data import EvalBatches, ImageDataset, start_worker
+    from utils.data import Collate, EvalBatches, ImageDataset, start_worker
     from utils.images import EvalTransform
     from utils.listing import Listing
 
@@ -74,7 +76,7 @@ def predict(
         ImageDataset(listing, EvalTransform(prepared.centre_crop, prepared.shorter_side)),
         batch_sampler=batches,
         num_workers=workers if len(batches) > 1 else 0,
-        collate_fn=collate_readable,
+        collate_fn=partial(collate_readable, Collate()),
         worker_init_fn=start_worker,
     )
     normalise = loaded.normalise(device)
@@ -122,14 +124,12 @@ WRITERS = {"table": write_table, "jsonl": write_jsonl, "csv": write_csv}
 
 
 def run(args) -> int:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
     from utils.distributed import choose_device
     from utils.listing import find_files
     from utils.loading import load_network
 
     device = choose_device(args.gpu)
-    paths = find_files(args.paths, IMG_EXTENSIONS, "image")
+    paths = find_files(args.paths, IMAGE_ENDINGS, "image")
     words = args.attention_type, args.attention_param, args.image_size
     loaded = load_network(args.checkpoint, *words)
     loaded.tell_assumed()

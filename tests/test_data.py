@@ -1,4 +1,5 @@
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -103,6 +104,21 @@ def test_batches_do_not_depend_on_the_number_of_workers(digits):
     for (images, targets), (same_images, same_targets) in zip(alone, helped, strict=True):
         assert torch.equal(images, same_images)
         assert torch.equal(targets, same_targets)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_stays_until_the_next_is_asked_for(workers, digits):
+    dataset = ImageDataset(list_images(str(digits), "train"), TrainTransform(32))
+
+    def batches(workers):
+        keys = TrainBatches(len(dataset), 2, seed=0)
+        return DeviceLoader(dataset, keys, workers, CPU).loader
+
+    expected = [images for images, *_ in batches(0)]
+    assert len(expected) >= 10
+    for (images, *_), same in zip(batches(workers), expected, strict=True):
+        time.sleep(0.05)  # the workers go on, as far as they are asked to
+        assert torch.equal(images, same)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 from torchvision import transforms
+from torchvision.transforms.v2.functional import pil_to_tensor, resized_crop
 
-from utils.data import BadImage, DeviceLoader, ImageDataset, TrainBatches, collate
+from utils.data import BadImage, Collate, DeviceLoader, ImageDataset, TrainBatches
 from utils.errors import UsageError
 from utils.images import (
+    Crop,
     EvalTransform,
     PillowImage,
     TrainTransform,
@@ -161,6 +163,15 @@ def test_evaluation_with_pillow_equals_the_published_pixels():
         assert difference.abs().max() <= 1
 
 
+@pytest.mark.parametrize("name", ODD_ONES)
+def test_crops_with_pillow_equal_the_published_pixels(name):
+    data = ODD_ONES[name]()
+    crop = Crop(10, 20, 100, 150)
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    expected = pil_to_tensor(resized_crop(image, *crop, [64, 48]))
+    assert torch.equal(PillowImage(data).resized(crop, 64, 48), expected)
+
+
 @pytest.mark.parametrize("shape", [(375, 500), (40, 400), (400, 40), (1, 1)])
 def test_crops_are_distributed_as_torchvisions(shape):
     image = torch.empty(1, *shape)
@@ -191,7 +202,7 @@ def test_batches_are_channels_last(tmp_path):
     files = {"plain": encoded(photo()), "grey": encoded(photo().convert("L"))}
     dataset = dataset_of(tmp_path, files, backend="turbo")
     samples = [dataset[0, index] for index in (0, 1, 0)]
-    images, targets, passed_over = collate(samples)
+    images, targets, passed_over = Collate()(samples)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert images.dtype == torch.uint8
     assert passed_over == []

@@ -12,7 +12,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from utils import listing
-from utils.data import ImageDataset, collate, start_worker
+from utils.data import Collate, ImageDataset, start_worker
 from utils.endings import IMAGE_ENDINGS, is_image
 from utils.errors import UsageError
 from utils.images import EvalTransform
@@ -163,7 +163,7 @@ def growth_over_epochs(folder: str, packed: bool, epochs: int = 20) -> int:
         ImageDataset(images, EvalTransform(8)),
         batch_sampler=[keys[first : first + 100] for first in range(0, len(keys), 100)],
         num_workers=1,
-        collate_fn=collate,
+        collate_fn=Collate(),
         worker_init_fn=start_worker,
         multiprocessing_context="fork",
     )

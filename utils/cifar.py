@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.error import URLError
 
-import numpy as np
 import torch
 from torch.nn.functional import pad
 
 from .data import EvalBatches, Normalise, TrainBatches
 from .errors import UsageError, reason
-from .images import open_image
+from .images import Crop, open_image
 from .listing import check_same_classes, list_images
 from .preparation import CIFAR
 from .seed import mix_seed
@@ -78,15 +77,14 @@ def read_folder(root: str) -> tuple[Images, Images]:
     check_same_classes(*listings)
     splits = []
     for listing in listings:
-        pixels = np.empty((len(listing.paths), SIZE, SIZE, 3), np.uint8)
+        pixels = torch.empty(len(listing.paths), 3, SIZE, SIZE, dtype=torch.uint8)
         for image, path in zip(pixels, listing.paths, strict=True):
             image[:] = _read_image(path)
-        pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
         splits.append(Images(pixels, torch.from_numpy(listing.targets), listing.classes))
     return tuple(splits)
 
 
-def _read_image(path: str) -> np.ndarray:
+def _read_image(path: str) -> torch.Tensor:
     try:
         image = open_image(path, "pil")
     except Exception as error:  # a damaged file makes Pillow raise almost anything
@@ -94,7 +92,7 @@ def _read_image(path: str) -> np.ndarray:
     if (image.width, image.height) != (SIZE, SIZE):
         size = f"{image.width}x{image.height}"
         raise UsageError(f"image {path} has {size} pixels, not {SIZE}x{SIZE}")
-    return np.asarray(image.image)
+    return image.resized(Crop(0, 0, SIZE, SIZE), SIZE, SIZE)
 
 
 def hold_out(images: Images) -> tuple[Images, Images]:

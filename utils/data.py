@@ -1,11 +1,12 @@
 """Images in class folders, as reproducible batches on the device."""
 
 import gc
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from .distributed import Dist
 from .errors import UsageError, reason
@@ -17,6 +18,8 @@ from .seed import mix_seed
 from .signals import leave_to_parent
 
 MEAN, STD = IMAGENET.mean, IMAGENET.std
+
+BATCHES_AHEAD = 2  # how many each worker is asked for before they are needed
 
 Key = tuple[int, int]  # (epoch, index): all that a sample depends on besides the seed
 
@@ -140,15 +143,36 @@ class EvalBatches(Sampler):
             yield [(0, index) for index in self.indices[first : first + self.batch_size]]
 
 
-def collate(samples: list[Sample | BadImage]) -> tuple | BadImage:
-    """uint8 images (N, 3, H, W) in channels-last memory, targets (N,), all `BadImage`s."""
-    for sample in samples:
-        if isinstance(sample, BadImage):
-            return sample
-    rows = [(image.permute(1, 2, 0), target) for image, target, _ in samples]
-    images, targets = default_collate(rows)
-    passed_over = [bad for *_, each in samples for bad in each]
-    return images.permute(0, 3, 1, 2), targets, passed_over
+class Collate:
+    """Samples -> uint8 images (N, 3, H, W) in channels-last memory, targets (N,), all `BadImage`s.
+
+    A `BadImage` in place of a sample is returned alone. A worker puts its images where those of
+    an earlier batch were: fresh shared pages took longer than the copy into them. So whoever asks
+    the loader for a batch must be done with the one before; workers fill at most
+    `BATCHES_AHEAD` more meanwhile.
+    """
+
+    def __init__(self):
+        self.memory = deque([torch.empty(0)] * (BATCHES_AHEAD + 1))
+
+    def __call__(self, samples: list[Sample | BadImage]) -> tuple | BadImage:
+        for sample in samples:
+            if isinstance(sample, BadImage):
+                return sample
+        images, targets, passed_over = zip(*samples, strict=True)
+        rows = [image.permute(1, 2, 0) for image in images]
+        batch = torch.stack(rows, out=self._shared(len(rows), rows[0]))
+        bad = [each for several in passed_over for each in several]
+        return batch.permute(0, 3, 1, 2), torch.tensor(targets), bad
+
+    def _shared(self, number: int, image: torch.Tensor) -> torch.Tensor | None:
+        """Memory for `number` images like this one that the parent can read, None in the parent."""
+        if get_worker_info() is None:
+            return None
+        self.memory.rotate()
+        if self.memory[0].shape[1:] != image.shape or len(self.memory[0]) < number:
+            self.memory[0] = image.new_empty(number, *image.shape).share_memory_()
+        return self.memory[0][:number]
 
 
 def start_worker(worker: int) -> None:
@@ -210,7 +234,8 @@ class DeviceLoader:
             dataset,
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=collate,
+            prefetch_factor=BATCHES_AHEAD if workers else None,
+            collate_fn=Collate(),
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
             worker_init_fn=start_worker,
