@@ -84,9 +84,10 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(photos):
         assert not torch.equal(sample(*other), first)
 
 
-def test_sampling_leaves_the_global_generator_alone(photos):
+@pytest.mark.parametrize("policy", [None, "ra"])
+def test_sampling_leaves_the_global_generator_alone(policy, photos):
     before = torch.get_rng_state()
-    ImageDataset(list_images(str(photos), "train"), TrainTransform(32))[0, 0]
+    ImageDataset(list_images(str(photos), "train"), TrainTransform(32, policy))[0, 0]
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -14,7 +14,7 @@ from .images import EvalTransform, TrainTransform, Transform, open_image
 from .listing import Listing
 from .memory import keep_freed_memory
 from .preparation import IMAGENET, Preparation
-from .seed import mix_seed
+from .seed import mix_seed, seeded
 from .signals import leave_to_parent
 
 MEAN, STD = IMAGENET.mean, IMAGENET.std
@@ -62,17 +62,14 @@ class ImageDataset(Dataset):
         for candidate in range(index, index + (len(self) if self.skip_bad else 1)):
             candidate %= len(self)
             path = self.listing.paths[candidate]
+            rng = seeded(self.seed, epoch, candidate)
             try:
-                image = self._load(path, mix_seed(self.seed, epoch, candidate))
+                image = self.transform(open_image(path, self.backend), rng)
             except Exception as error:  # a damaged file makes Pillow raise almost anything
                 passed_over.append(BadImage(path, reason(error)))
             else:
                 return image, int(self.listing.targets[candidate]), passed_over
         return passed_over[0]
-
-    def _load(self, path: str, seed: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return self.transform(open_image(path, self.backend), generator)
 
 
 class TrainBatches(Sampler):

@@ -7,6 +7,7 @@ decoder; so the decoders differ by pixels only.
 import io
 import math
 from collections.abc import Callable
+from random import Random
 from typing import NamedTuple
 
 import numpy as np
@@ -138,26 +139,21 @@ def open_image(path: str, backend: str) -> PillowImage | TurboImage:
     return PillowImage(data)
 
 
-def random_crop(height: int, width: int, generator: torch.Generator | None = None) -> Crop:
+def random_crop(height: int, width: int, rng: Random) -> Crop:
     """8 to 100 % of the area, 3/4 to 4/3 as wide as high, anywhere; distributed as torchvision's
-    RandomResizedCrop does it: ten tries, then the largest part in the middle.
-
-    One call of the generator draws for all: it is the time of small calls that counts here.
-    """
-    draws = iter(torch.rand(22, dtype=torch.float64, generator=generator).tolist())
+    RandomResizedCrop does it: ten tries, then the largest part in the middle."""
     for _ in range(10):
-        area = height * width * (0.08 + 0.92 * next(draws))
-        ratio = (3 / 4) ** (1 - 2 * next(draws))
+        area = height * width * rng.uniform(0.08, 1)
+        ratio = (3 / 4) ** rng.uniform(-1, 1)
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            top, left = int(next(draws) * (height - h + 1)), int(next(draws) * (width - w + 1))
-            return Crop(top, left, h, w)
+            return Crop(rng.randint(0, height - h), rng.randint(0, width - w), h, w)
     w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
     return Crop((height - h) // 2, (width - w) // 2, h, w)
 
 
-# image, and the generator that random ones draw from, None for torch's -> uint8 (3, size, size)
-Transform = Callable[[PillowImage | TurboImage, torch.Generator | None], torch.Tensor]
+# image, and what random transforms draw from -> uint8 (3, size, size)
+Transform = Callable[[PillowImage | TurboImage, Random], torch.Tensor]
 
 
 POLICIES = {
@@ -179,19 +175,16 @@ class TrainTransform:
         self.size = size
         self.augment = policy and POLICIES[policy]()
 
-    def __call__(
-        self, image: PillowImage | TurboImage, generator: torch.Generator | None = None
-    ) -> torch.Tensor:
-        crop = random_crop(image.height, image.width, generator)
+    def __call__(self, image: PillowImage | TurboImage, rng: Random) -> torch.Tensor:
+        crop = random_crop(image.height, image.width, rng)
         pixels = image.resized(crop, self.size, self.size)
-        if torch.rand((), generator=generator) < 0.5:
+        if rng.random() < 0.5:
             pixels = pixels.flip(2)
         if self.augment is None:
             return pixels
         # torchvision's policies know torch's own generator only
-        with torch.random.fork_rng(devices=[], enabled=generator is not None):
-            if generator:
-                torch.default_generator.set_state(generator.get_state())
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(rng.getrandbits(63))
             return self.augment(pixels)
 
 
@@ -201,9 +194,7 @@ class EvalTransform:
     def __init__(self, size: int, shorter: int | None = None):
         self.size, self.shorter = size, shorter or shorter_side(size)
 
-    def __call__(
-        self, image: PillowImage | TurboImage, _generator: torch.Generator | None = None
-    ) -> torch.Tensor:
+    def __call__(self, image: PillowImage | TurboImage, _rng: Random | None = None) -> torch.Tensor:
         least = min(image.height, image.width)
         height, width = (self.shorter * side // least for side in (image.height, image.width))
         whole = Crop(0, 0, image.height, image.width)

@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Mapping
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ import torch
 def mix_seed(*numbers: int) -> int:
     """One 64-bit seed from several non-negative numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def seeded(*numbers: int) -> Random:
+    """Random numbers that nothing but `numbers` decides; quicker to make than torch's are."""
+    return Random(" ".join(map(str, numbers)))
 
 
 def choose_seed(seed: int | None, checkpoint: Mapping[str, Any]) -> int:
