@@ -33,13 +33,22 @@ from torchvision import transforms
 
 from networks import create_model
 from utils.cli import Parser, exit_code, number
-from utils.data import MEAN, STD, Collate, ImageDataset, start_worker, train_loader
+from utils.data import (
+    BATCHES_AHEAD,
+    MEAN,
+    STD,
+    Collate,
+    ImageDataset,
+    start_worker,
+    train_loader,
+)
 from utils.distributed import Dist, choose_device, describe
 from utils.errors import UsageError, reason
 from utils.images import EvalTransform, TrainTransform, open_image
 from utils.listing import Listing, list_images
 
 SIZE = 224
+WARM_UP = BATCHES_AHEAD + 1  # batches until a worker has all the memory that it will use
 OURS = {"train": TrainTransform, "val": EvalTransform}
 TO_FLOATS = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
 PUBLISHED = {
@@ -89,8 +98,8 @@ class Pipeline:
         self.rates: list[float] = []
 
     def measure(self, epoch: int, batch_size: int, workers: int, steps: int) -> None:
-        """One round: `steps` batches from each worker, after the first, which starts it."""
-        indices = np.arange((steps + 1) * workers * batch_size) % len(self.dataset)
+        """One round: `steps` batches from each worker, after those that start it."""
+        indices = np.arange((WARM_UP + steps) * workers * batch_size) % len(self.dataset)
         batches = [[(epoch, int(i)) for i in batch] for batch in indices.reshape(-1, batch_size)]
         loader = DataLoader(
             self.dataset,
@@ -102,12 +111,13 @@ class Pipeline:
         stamps: dict[int, list[float]] = {}
         for step, (_, worker, processor_time) in enumerate(loader, 1):
             stamps.setdefault(worker, []).append(processor_time)
-            if step == workers:
+            if step == WARM_UP * workers:
                 started = time.perf_counter()
         seconds = time.perf_counter() - started
         images = steps * workers * batch_size
         self.rates.append(images / seconds)
-        self.core_rates.append(images / sum(each[-1] - each[0] for each in stamps.values()))
+        used = sum(each[-1] - each[WARM_UP - 1] for each in stamps.values())
+        self.core_rates.append(images / used)
 
     def row(self) -> dict:
         def spread(rates: list[float]) -> dict:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
@@ -56,6 +57,20 @@ def test_memory_that_runs_out_is_one_line(gpus, many_digits, tmp_path):
     rank = r"" if gpus == "-1" else r"rank [01]: "
     amount = r"out of memory on the CPU, which was asked for \d+ bytes"
     assert re.fullmatch(f"error: {rank}{amount}; {re.escape(NEEDS_LESS)}", line)
+
+
+@pytest.mark.parametrize("gpus", ["-1", "-1,-1"], ids=["alone", "in a rank"])
+def test_shared_memory_that_runs_out_is_one_line(gpus, many_digits, tmp_path):
+    mount = 'mount -t tmpfs -o size=3M tmpfs /dev/shm && exec "$@"'  # a batch or two
+    small = ("unshare", "--mount", "--map-root-user", "bash", "-c", mount, "small")
+    if subprocess.run([*small, "true"], capture_output=True).returncode:
+        pytest.skip("needs mount namespaces")
+    command = training(many_digits, tmp_path / "ckpts", f"--gpu={gpus}", "-j4")
+    command += ["--image-size=96", "-b64"]
+    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path, wrapper=small) as job:
+        assert fails_within_a_minute(job) == 2
+        (line,) = job.err.read_text().splitlines()
+    assert re.match(r"error: (rank [01]: )?out of shared memory; fewer workers \(-j\) or", line)
 
 
 @pytest.mark.parametrize(

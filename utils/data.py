@@ -158,9 +158,11 @@ class Collate:
                 return sample
         images, targets, passed_over = zip(*samples, strict=True)
         rows = [image.permute(1, 2, 0) for image in images]
-        batch = torch.stack(rows, out=self._shared(len(rows), rows[0]))
-        bad = [each for several in passed_over for each in several]
-        return batch.permute(0, 3, 1, 2), torch.tensor(targets), bad
+        batch = torch.stack(rows, out=self._shared(len(rows), rows[0])).permute(0, 3, 1, 2)
+        targets = torch.tensor(targets)
+        if get_worker_info():
+            targets.share_memory_()  # else on the way out, where no error is reported
+        return batch, targets, [bad for several in passed_over for bad in several]
 
     def _shared(self, number: int, image: torch.Tensor) -> torch.Tensor | None:
         """Memory for `number` images like this one that the parent can read, None in the parent."""

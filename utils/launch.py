@@ -136,8 +136,8 @@ def guarded(
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        lack = lack_of_memory(error)
-        return report(UsageError(f"{lack}; {needs_less}") if lack else error)
+        lack = lack_of_memory(error, needs_less)
+        return report(UsageError(lack) if lack else error)
     finish()
     return code
 

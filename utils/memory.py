@@ -26,8 +26,16 @@ def keep_freed_memory() -> None:
             mallopt(name, LARGEST)
 
 
-def lack_of_memory(error: Exception) -> str | None:
-    """That memory ran out, and on which device, in a few words; None for any other error."""
+def lack_of_memory(error: Exception, needs_less: str) -> str | None:
+    """That memory ran out, where, and what helps, in a line; None for any other error.
+
+    needs_less: what helps where it is a device's.
+    """
+    if "unable to allocate shared memory" in str(error):  # a worker's, for its batches
+        return (
+            "out of shared memory; fewer workers (-j) or a smaller -b needs less, "
+            "docker run --shm-size gives more"
+        )
     if isinstance(error, torch.OutOfMemoryError):
         place = "GPU"
     elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
@@ -36,4 +44,4 @@ def lack_of_memory(error: Exception) -> str | None:
         return None
     wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
     amount = f", which was asked for {wanted[1]}" if wanted else ""
-    return f"out of memory on the {place}{amount}"
+    return f"out of memory on the {place}{amount}; {needs_less}"
