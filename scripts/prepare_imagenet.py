@@ -241,11 +241,7 @@ def parse_args(argv: list[str] | None = None):
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        return exit_code(lambda: prepare(args))
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
+    return exit_code(lambda: prepare(args), "stopped; the same command goes on")
 
 
 if __name__ == "__main__":

@@ -87,12 +87,15 @@ def test_a_folder_that_has_just_changed_is_not_trusted(tree):
     assert not (tree.parent / "caches").exists()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "other"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "other", "of lists"])
 def test_a_damaged_cache_is_made_anew(tree, damage):
     before = samples(tree)
     whole = cache_file(tree).read_bytes()
     if damage == "other":
         torch.save({"folders": ["."]}, cache_file(tree))
+    elif damage == "of lists":
+        content = torch.load(cache_file(tree))
+        torch.save({**content, "ends": content["ends"].tolist()}, cache_file(tree))
     else:
         cache_file(tree).write_bytes(whole[:-100] if damage == "truncated" else b"")
     assert samples(tree) == before

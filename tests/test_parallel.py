@@ -40,6 +40,15 @@ def test_a_killed_worker_is_one_line(workers, capsys):
     assert "-j" in line
 
 
+def test_ctrl_c_is_one_line(capfd):
+    def command():
+        for _ in run_parallel(square, range(2000), 2, "T"):
+            signal.raise_signal(signal.SIGINT)
+
+    assert exit_code(command) == 130
+    assert capfd.readouterr().err == "interrupted\n"
+
+
 def test_chunks_hold_everything_in_order():
     assert chunks("abcdefg", 3) == ["abc", "def", "g"]
     assert chunks([], 3) == []

@@ -86,10 +86,11 @@ def add_shared(parser: argparse._ActionsContainer, *options: str) -> None:
         parser.add_argument(*short, *spellings, **settings)
 
 
-def exit_code(command: Callable[[], int | None]) -> int:
+def exit_code(command: Callable[[], int | None], interrupted: str = "interrupted") -> int:
     """Run `command`; its own code (None: 0), or 2 after printing the UsageError it raised.
 
-    Where the reader of its output went away, such as head, it ends in silence, with 141.
+    Ctrl-C prints `interrupted` and gives 130. Where the reader of its output went away, such as
+    head, it ends in silence, with 141.
     """
     try:
         code = command() or 0
@@ -98,6 +99,9 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # what is still buffered would be written, and fail, when Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
