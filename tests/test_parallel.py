@@ -40,7 +40,15 @@ def test_a_killed_worker_is_one_line(workers, capsys):
     assert "-j" in line
 
 
-def test_ctrl_c_is_one_line(capfd):
+@pytest.fixture
+def interruptible():
+    """The handler that Python installs, except in a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_one_line(interruptible, capfd):
     def command():
         for _ in run_parallel(square, range(2000), 2, "T"):
             signal.raise_signal(signal.SIGINT)
