@@ -166,8 +166,10 @@ def report(error: Exception) -> int:
 
 
 def _lost_others(error: Exception) -> bool:
-    # gloo's errors are plain RuntimeErrors, which begin with the place in its source
-    return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
+    # gloo's errors are plain RuntimeErrors, which begin with the place in its source, but for the
+    # one of a connection that an earlier time-out closed
+    gloo = "/gloo/" in str(error) or "caused pair closure" in str(error)
+    return gloo or isinstance(error, torch.distributed.DistError)
 
 
 def _leave_reason(reason: str) -> None:
