@@ -19,7 +19,9 @@ from .signals import leave_to_parent
 
 MEAN, STD = IMAGENET.mean, IMAGENET.std
 
-BATCHES_AHEAD = 2  # how many each worker is asked for before they are needed
+# how many each worker is asked for before they are needed: every loader with `Collate` must ask for
+# no more, and this is PyTorch's default
+BATCHES_AHEAD = 2
 
 Key = tuple[int, int]  # (epoch, index): all that a sample depends on besides the seed
 
