@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import ROOT
 
@@ -93,7 +94,10 @@ class Job:
         return self
 
     def finish(self, seconds: float = 120) -> int:
-        return self.process.wait(seconds)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"never ended\n{self.out.read_text()}\n{self.err.read_text()}")
 
     def last_line(self) -> str:
         return self.err.read_text().strip().splitlines()[-1]

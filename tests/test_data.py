@@ -1,5 +1,8 @@
+import multiprocessing
+import re
 import shutil
 import time
+from multiprocessing import resource_sharer
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from utils.data import (
 )
 from utils.errors import UsageError
 from utils.images import EvalTransform, TrainTransform
+from utils.launch import guarded
 from utils.listing import check_same_classes, list_images
 
 CPU = torch.device("cpu")
@@ -105,6 +109,39 @@ def test_batches_do_not_depend_on_the_number_of_workers(digits):
     for (images, targets), (same_images, same_targets) in zip(alone, helped, strict=True):
         assert torch.equal(images, same_images)
         assert torch.equal(targets, same_targets)
+
+
+def test_workers_start_with_the_loader_and_stay(digits):
+    def workers() -> set[int]:
+        return {child.pid for child in multiprocessing.active_children()}
+
+    before = workers()
+    dataset = ImageDataset(list_images(str(digits), "train"), TrainTransform(32))
+    loader = DeviceLoader(dataset, TrainBatches(len(dataset), 8, seed=0), 2, CPU)
+    started = workers() - before
+    assert len(started) == 2
+    for _ in range(2):
+        assert len(list(loader)) == 3
+        assert workers() - before == started
+
+
+def hang_up(image, rng) -> torch.Tensor:
+    """A transform whose worker closes the connections by which its batches would be fetched."""
+
+    def serve():
+        while True:
+            resource_sharer._resource_sharer._listener.accept().close()
+
+    resource_sharer._resource_sharer._serve = serve
+    return torch.zeros(3, 8, 8, dtype=torch.uint8)
+
+
+def test_a_worker_that_hangs_up_is_one_line(digits, capsys):
+    dataset = ImageDataset(list_images(str(digits), "train"), hang_up)
+    batches = TrainBatches(len(dataset), 8, seed=0)
+    assert guarded(lambda: DeviceLoader(dataset, batches, 1, CPU)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"error: DataLoader worker hung up \(\w+: .*\); .* fewer workers \(-j\)", line)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -101,18 +101,22 @@ def test_exception_in_one_process_ends_the_job(launch, many_digits, tmp_path):
     with Job(tmp_path / "output", *start, mark=tmp_path).after_steps(2) as job:
         victim = job.ranks()[1]
         loaders = [pid for pid in job.alive() if parent_of(pid) == victim]
-        os.kill(loaders[0], signal.SIGKILL)  # makes the loader raise RuntimeError
-        assert fails_within_a_minute(job) == 1
-        # PyTorch notices it by the signal, or by its own look at the workers
-        reason = (
-            rf"RuntimeError: DataLoader worker \(pid(\(s\))? {loaders[0]}\) "
-            "(is killed by signal: Killed|exited unexpectedly)"
+        os.kill(loaders[0], signal.SIGKILL)
+        code, last = fails_within_a_minute(job), job.last_line()
+        # PyTorch notices it by the signal, or by its own look at the workers, unless the process
+        # was just then taking a batch from it
+        said = (
+            rf"DataLoader worker ((\(pid(\(s\))? {loaders[0]}\) "
+            r"(is killed by signal: Killed|exited unexpectedly))|hung up \(\w+: .*\)); "
+            r"the system kills what it has no memory for: fewer workers \(-j\) or .*"
         )
         if launch == "own":
-            assert re.match(f"error: rank 1: {reason}", job.last_line())
+            assert code == 2
+            assert re.fullmatch(f"error: rank 1: {said}", last)
         else:
+            assert code == 1  # torchrun's own
             root_cause = job.err.read_text().split("Root Cause")[1]
-            assert re.search(reason, root_cause.splitlines()[-2])
+            assert re.search(said, root_cause.splitlines()[-2])
             assert "rank      : 1" in root_cause
 
 

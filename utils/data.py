@@ -185,6 +185,20 @@ def start_worker(worker: int) -> None:
     keep_freed_memory()
 
 
+class AfterFirst(Sampler):
+    """`batches` in every round but the first, which is one image: enough to start a loader with."""
+
+    def __init__(self, batches: Sampler):
+        self.batches, self.started = batches, False
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        if self.started:
+            yield from self.batches
+        else:
+            self.started = True
+            yield [(0, 0)]
+
+
 class Normalise:
     """uint8 images -> `dtype` on `device`: less the mean (ImageNet's), by the deviation."""
 
@@ -213,6 +227,7 @@ class DeviceLoader:
     batches: `TrainBatches` or `EvalBatches`. dtype: of the images; what the network computes in.
     report: called with one line for every image that was passed over, the first time; see
     `ImageDataset`. mean, std: see `Normalise`. Raises UsageError at an image that can't be decoded.
+    The workers start at once: make it before there are other threads.
     """
 
     def __init__(
@@ -233,7 +248,7 @@ class DeviceLoader:
         self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.loader = DataLoader(
             dataset,
-            batch_sampler=batches,
+            batch_sampler=AfterFirst(batches) if workers else batches,
             num_workers=workers,
             prefetch_factor=BATCHES_AHEAD if workers else None,
             collate_fn=Collate(),
@@ -243,6 +258,11 @@ class DeviceLoader:
             # workers get their base seed from it; the global one belongs to the training
             generator=torch.Generator(),
         )
+        if workers:
+            # A worker that is forked while another thread holds a lock, say of the C library, can
+            # wait for that lock without end. The training has many threads, and this loader its
+            # own, which pins memory; that one has settled when the first image is here.
+            next(self._collated())
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -253,7 +273,7 @@ class DeviceLoader:
             yield self.normalise(images), targets
 
     def _decoded(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for batch in self.loader:
+        for batch in self._collated():
             if isinstance(batch, BadImage):
                 raise UsageError(
                     f"can't decode image {batch.path} ({batch.reason}); scripts/check_images.py "
@@ -265,6 +285,13 @@ class DeviceLoader:
                     self.passed_over.add(path)
                     self.report(f"skipped image {path} ({why}); {len(self.passed_over)} so far")
             yield images, targets
+
+    def _collated(self) -> Iterator[tuple | BadImage]:
+        try:
+            yield from self.loader
+        except (ConnectionError, EOFError) as error:
+            # a worker that was killed while it handed over a batch, before PyTorch knows of it
+            raise RuntimeError(f"DataLoader worker hung up ({reason(error)})") from error
 
     def _advice(self) -> str:
         training = isinstance(self.batches, TrainBatches)

@@ -36,6 +36,12 @@ def lack_of_memory(error: Exception, needs_less: str) -> str | None:
             "out of shared memory; fewer workers (-j) or a smaller -b needs less, "
             "docker run --shm-size gives more"
         )
+    if str(error).startswith("DataLoader worker"):
+        lost = " ".join(str(error).split()).rstrip(".")
+        return (
+            f"{lost}; the system kills what it has no memory for: fewer workers (-j) or a smaller "
+            "-b needs less"
+        )
     if isinstance(error, torch.OutOfMemoryError):
         place = "GPU"
     elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
