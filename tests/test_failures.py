@@ -93,7 +93,7 @@ def test_other_lacks_of_memory(error, line, capsys):
 
 
 @pytest.mark.parametrize("launch", ["own", "torchrun"])
-def test_exception_in_one_process_ends_the_job(launch, many_digits, tmp_path):
+def test_lost_worker_of_one_process_ends_the_job(launch, many_digits, tmp_path):
     command = training(many_digits, tmp_path / "ckpts", "-j2", epochs=20)
     start = [COMMAND, *command, "--gpu=-1,-1"]
     if launch == "torchrun":

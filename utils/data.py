@@ -227,7 +227,7 @@ class DeviceLoader:
     batches: `TrainBatches` or `EvalBatches`. dtype: of the images; what the network computes in.
     report: called with one line for every image that was passed over, the first time; see
     `ImageDataset`. mean, std: see `Normalise`. Raises UsageError at an image that can't be decoded.
-    The workers start at once: make it before there are other threads.
+    The workers start at once: make it before the training begins.
     """
 
     def __init__(
