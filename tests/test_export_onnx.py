@@ -51,13 +51,14 @@ def difference(logits: torch.Tensor, expected: torch.Tensor) -> float:
     return ((logits - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
 
 
-@pytest.mark.parametrize("attention", ["none", "simam"])
+# the larger networks with SimAM alone: all that is in them without it is there, too
 @pytest.mark.parametrize(
-    "arch",
-    [
-        pytest.param(arch, marks=[] if arch in QUICK else pytest.mark.slow)
+    ("arch", "attention"),
+    [(arch, attention) for arch in QUICK for attention in ("none", "simam")]
+    + [
+        pytest.param(arch, "simam", marks=pytest.mark.slow)
         for arch in list_models()
-        if arch not in REPEATED
+        if arch not in QUICK + REPEATED
     ],
 )
 def test_onnxruntime_gives_the_same_logits(tmp_path, capsys, arch, attention):
