@@ -6,10 +6,11 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_command
+from conftest import ROOT, run_command
 from jobs import COMMAND, Job, checkpoint, parent_of, torchrun, training
 
 from utils.launch import guarded
@@ -90,6 +91,24 @@ def test_other_lacks_of_memory(error, line, capsys):
 
     assert guarded(fail, "less") == 2
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize("launch", ["own", "torchrun"])
+def test_exception_in_one_process_ends_the_job(launch, many_digits, tmp_path):
+    command = training(many_digits, tmp_path / "ckpts", "-j2", epochs=20)
+    start = [Path(__file__).with_name("failing.py"), *command]
+    start = [*start, "--gpu=-1,-1"] if launch == "own" else [*torchrun(2), *start, "--gpu=-1"]
+    environ = ("env", f"PYTHONPATH={ROOT}")
+    with Job(tmp_path / "output", *start, mark=tmp_path, wrapper=environ) as job:
+        assert fails_within_a_minute(job) == 1
+        err, reason = job.err.read_text(), "LookupError: nobody foresaw it"
+        assert "Traceback" in err
+        if launch == "own":
+            assert job.last_line() == f"error: rank 1: {reason}"
+        else:
+            root_cause = err.split("Root Cause")[1]
+            assert reason in root_cause.splitlines()[-2]
+            assert "rank      : 1" in root_cause
 
 
 @pytest.mark.parametrize("launch", ["own", "torchrun"])

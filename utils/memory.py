@@ -36,7 +36,7 @@ def lack_of_memory(error: Exception, needs_less: str) -> str | None:
             "out of shared memory; fewer workers (-j) or a smaller -b needs less, "
             "docker run --shm-size gives more"
         )
-    if str(error).startswith("DataLoader worker"):
+    if str(error).startswith("DataLoader worker"):  # lost, most often to the system's OOM killer
         lost = " ".join(str(error).split()).rstrip(".")
         return (
             f"{lost}; the system kills what it has no memory for: fewer workers (-j) or a smaller "
