@@ -54,7 +54,7 @@ def run_folder(args: argparse.Namespace, identity: dict) -> str:
     """ROOT/imagenet-ARCH[-ATTENTION-paramP][-seedS]"""
     import os
 
-    from utils.resume import run_name
+    from utils.training.folder import run_name
 
     network = identity["arch"], identity["attention"], identity["attention_param"]
     name = run_name("imagenet", *network, args.seed)
@@ -63,8 +63,8 @@ def run_folder(args: argparse.Namespace, identity: dict) -> str:
 
 def header(model, identity: dict, dist, image_size: int, data: str, folder: str) -> list[str]:
     """The lines that every run begins with."""
-    from utils.complexity import count_flops, count_parameters
-    from utils.distributed import describe
+    from utils.processes.dist import describe
+    from utils.training.complexity import count_flops, count_parameters
 
     param = identity["attention_param"]
     attention = identity["attention"] + ("" if param is None else f" (parameter {param:g})")
@@ -81,8 +81,8 @@ def header(model, identity: dict, dist, image_size: int, data: str, folder: str)
 
 def load_data(args: argparse.Namespace):
     """The listings of train/ (None with -e) and val/, and the size of the classifier."""
+    from utils.data.listing import check_same_classes, list_images, synthetic_listing
     from utils.errors import UsageError
-    from utils.listing import check_same_classes, list_images, synthetic_listing
 
     def listed(split: str):
         if args.data is None:
@@ -104,7 +104,7 @@ def load_data(args: argparse.Namespace):
 
 def weights_of(args: argparse.Namespace, content, source: str) -> dict:
     """The weights in `content`, read from `source`; with --ema, their moving average."""
-    from utils import checkpoint
+    from utils.checkpoints import checkpoint
 
     if args.ema is None:
         return checkpoint.state_dict_of(content, source)
@@ -113,9 +113,9 @@ def weights_of(args: argparse.Namespace, content, source: str) -> dict:
 
 def save_weights(args: argparse.Namespace) -> None:
     """Check that the weights of --resume or --weights are the network's, and write them alone."""
-    from utils import checkpoint
+    from utils.checkpoints import checkpoint
+    from utils.checkpoints.files import read_file, write_weights
     from utils.errors import UsageError
-    from utils.files import read_file, write_weights
 
     source = args.resume or args.weights
     if source in (None, "auto"):
@@ -135,14 +135,15 @@ def save_weights(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace, dist, precision) -> None:
     """Evaluate --resume or --weights on val/; writes no files."""
-    from utils import checkpoint, data
+    from utils.checkpoints import checkpoint
+    from utils.checkpoints.files import read_file
+    from utils.data import loader as data
+    from utils.data.images import choose_backend
+    from utils.data.preparation import IMAGENET
     from utils.errors import UsageError
-    from utils.files import read_file
-    from utils.images import choose_backend
-    from utils.log import RunLog
-    from utils.preparation import IMAGENET
-    from utils.resume import LATEST
-    from utils.training import accuracy_line, evaluate_with_progress
+    from utils.training.folder import LATEST
+    from utils.training.log import RunLog
+    from utils.training.run import accuracy_line, evaluate_with_progress
 
     _, val, num_classes = load_data(args)
     identity = describe_model(args, num_classes)
@@ -176,17 +177,18 @@ def evaluate(args: argparse.Namespace, dist, precision) -> None:
 
 def train(args: argparse.Namespace, dist, precision) -> None:
     """Train, from the start, from --weights or from where --resume stands."""
-    from utils import checkpoint, data
-    from utils.engine import Recipe
-    from utils.images import choose_backend
-    from utils.log import RunLog
-    from utils.mixing import MixingLoader
-    from utils.optim import make_optimizer
-    from utils.preparation import IMAGENET
-    from utils.resume import BEST, read_resume
-    from utils.schedule import step_schedule
-    from utils.seed import choose_seed, seed_all
-    from utils.training import Plan, Training
+    from utils.checkpoints import checkpoint
+    from utils.data import loader as data
+    from utils.data.images import choose_backend
+    from utils.data.mixing import MixingLoader
+    from utils.data.preparation import IMAGENET
+    from utils.data.seed import choose_seed, seed_all
+    from utils.training.engine import Recipe
+    from utils.training.folder import BEST, read_resume
+    from utils.training.log import RunLog
+    from utils.training.optim import make_optimizer
+    from utils.training.run import Plan, Training
+    from utils.training.schedule import step_schedule
 
     train_backend = choose_backend(args.image_backend, "turbo")
     val_backend = choose_backend(args.image_backend, "pil")
@@ -281,9 +283,9 @@ def train(args: argparse.Namespace, dist, precision) -> None:
 
 def run(args: argparse.Namespace, argv: list[str]) -> int | None:
     """Do what `args`, which came from `argv`, ask for: in this process, or in several."""
-    from utils import distributed
-    from utils.engine import DTYPES, Precision
-    from utils.launch import launch, processes_to_start, published_nodes
+    from utils.processes import dist as distributed
+    from utils.processes.launch import launch, processes_to_start, published_nodes
+    from utils.training.engine import DTYPES, Precision
 
     if args.save_weights:
         return save_weights(args)
@@ -304,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 2 for a mistake, 128 + signal when stopped."""
     args = parse_args(argv)
 
-    from utils.launch import guarded
+    from utils.processes.launch import guarded
 
     return guarded(
         lambda: run(args, sys.argv[1:] if argv is None else argv),

@@ -33,7 +33,9 @@ from torchvision import transforms
 
 from networks import create_model
 from utils.cli import Parser, exit_code, number
-from utils.data import (
+from utils.data.images import EvalTransform, TrainTransform, open_image
+from utils.data.listing import Listing, list_images
+from utils.data.loader import (
     BATCHES_AHEAD,
     MEAN,
     STD,
@@ -42,10 +44,8 @@ from utils.data import (
     start_worker,
     train_loader,
 )
-from utils.distributed import Dist, choose_device, describe
 from utils.errors import UsageError, reason
-from utils.images import EvalTransform, TrainTransform, open_image
-from utils.listing import Listing, list_images
+from utils.processes.dist import Dist, choose_device, describe
 
 SIZE = 224
 WARM_UP = BATCHES_AHEAD + 1  # batches until a worker has all the memory that it will use

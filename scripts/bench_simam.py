@@ -31,12 +31,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from networks import create_model
 from networks.attentions import simam
 from networks.attentions.simam import simam_formula
-from utils.bench import Report, describe, milliseconds, parse_bench, race, summary, with_formula
+from scripts.bench.common import (
+    Report,
+    describe,
+    milliseconds,
+    parse_bench,
+    race,
+    summary,
+    with_formula,
+)
 from utils.cli import exit_code
+from utils.data.seed import seed_all
 from utils.errors import UsageError, reason
-from utils.memory import keep_freed_memory
-from utils.seed import seed_all
-from utils.tables import table
+from utils.processes.memory import keep_freed_memory
+from utils.report.tables import table
 
 E_LAMBDA = 0.1
 # the largest first: what matters most is there if the time runs out

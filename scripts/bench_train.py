@@ -33,7 +33,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from networks import create_model
-from utils.bench import (
+from scripts.bench.common import (
     Report,
     describe,
     milliseconds,
@@ -43,17 +43,17 @@ from utils.bench import (
     take_turns,
     with_formula,
 )
+from scripts.bench.stopwatch import PARTS, Stopwatch, Watched, split
 from utils.cli import Parser, exit_code, number
-from utils.data import EvalBatches, SyntheticLoader
-from utils.distributed import Dist
-from utils.engine import DTYPES, Precision, evaluate, train_one_epoch
+from utils.data.loader import EvalBatches, SyntheticLoader
+from utils.data.seed import seed_all
 from utils.errors import UsageError, reason
-from utils.memory import keep_freed_memory
-from utils.metrics import Totals, correct_at
-from utils.optim import make_optimizer
-from utils.seed import seed_all
-from utils.stopwatch import PARTS, Stopwatch, Watched, split
-from utils.tables import table
+from utils.processes.dist import Dist
+from utils.processes.memory import keep_freed_memory
+from utils.report.tables import table
+from utils.training.engine import DTYPES, Precision, evaluate, train_one_epoch
+from utils.training.metrics import Totals, correct_at
+from utils.training.optim import make_optimizer
 
 # evaluation first: it is timed as in a process that only evaluates, with no training's memory
 TASKS = {"evaluate": "evaluation", "answer": "one image", "train": "training"}

@@ -12,11 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from scripts.prepare.parallel import chunks, run_parallel
 from utils.cli import Parser, exit_code, number
+from utils.data.images import open_image
+from utils.data.listing import list_images
 from utils.errors import reason
-from utils.images import open_image
-from utils.listing import list_images
-from utils.parallel import chunks, run_parallel
 
 
 def unreadable(paths: list[str]) -> list[str]:

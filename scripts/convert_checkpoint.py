@@ -43,7 +43,7 @@ def to_ours(state: dict, network: dict) -> dict:
 
 
 def to_published(state: dict, network: dict) -> dict:
-    from networks.legacy import published_keys
+    from utils.checkpoints.names import published_keys
 
     try:
         return published_keys(state, network["attention"])
@@ -64,7 +64,7 @@ def to_torchvision(state: dict, network: dict) -> dict:
 
 def to_mmdet(state: dict, network: dict) -> dict:
     """Our keys are those of mmdetection's ResNet, which has no classifier."""
-    from utils.checkpoint import classifier_of
+    from utils.checkpoints.checkpoint import classifier_of
 
     if "conv1.weight" not in state:
         raise UsageError(f"mmdetection's ResNet has no {network['arch']}")
@@ -91,8 +91,8 @@ def convert(source: str, target: str, to: str, attention: str | None = None) -> 
     Raises UsageError for a source that is no network of ours, a target that exists or has no known
     ending, or one that the other program can't load, and names that do not exist for the network.
     """
-    from utils.checkpoint import recognise, state_dict_of
-    from utils.files import check_target, read_file, save_atomically, write_weights
+    from utils.checkpoints.checkpoint import recognise, state_dict_of
+    from utils.checkpoints.files import check_target, read_file, save_atomically, write_weights
 
     if to == "mmdet":
         check_mmdet_loads(target)
@@ -123,8 +123,8 @@ def convert_detector(source: str, target: str) -> str:
     Raises UsageError for a source that is no detector with a ResNet of ours, and a target that
     exists or does not end in .pth.
     """
-    from utils.detector import detector_of
-    from utils.files import check_target, read_file, save_atomically
+    from utils.checkpoints.detector import detector_of
+    from utils.checkpoints.files import check_target, read_file, save_atomically
 
     check_mmdet_loads(target)
     check_target(target, (".pth",))

@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils.cli import Parser, add_shared, exit_code
 from utils.errors import UsageError
-from utils.tables import table
+from utils.report.tables import table
 
 ENDINGS = (".pth", ".pt", ".pth.tar", ".safetensors")
 COLUMNS = (
@@ -52,11 +52,11 @@ def parse_args(argv: list[str] | None = None):
 
 def evaluate_file(path: str, args, val, dist, log) -> dict:
     """The row of one checkpoint; raises UsageError where it can't be evaluated."""
-    from utils.data import eval_loader
-    from utils.engine import Precision
-    from utils.loading import load_network
-    from utils.paper import TABLE3
-    from utils.training import evaluate_with_progress
+    from utils.checkpoints.loading import load_network
+    from utils.data.loader import eval_loader
+    from utils.report.paper import TABLE3
+    from utils.training.engine import Precision
+    from utils.training.run import evaluate_with_progress
 
     words = args.attention_type, args.attention_param, args.image_size
     loaded = load_network(path, *words)
@@ -122,10 +122,10 @@ SHOWN = {
 
 
 def evaluate_all(args) -> int:
-    from utils import distributed
-    from utils.listing import find_files, list_images
-    from utils.loading import check_attention
-    from utils.log import RunLog
+    from utils.checkpoints.loading import check_attention
+    from utils.data.listing import find_files, list_images
+    from utils.processes import dist as distributed
+    from utils.training.log import RunLog
 
     dist, log = distributed.start(args.gpu), RunLog()
     files = find_files(args.paths, ENDINGS, "checkpoint")

@@ -107,9 +107,9 @@ def largest_difference(model, run, image_size: int) -> tuple[float, float]:
 
 
 def export(args) -> None:
-    from utils.atomic import write_atomically
-    from utils.files import check_target
-    from utils.loading import load_network
+    from utils.checkpoints.files import check_target
+    from utils.checkpoints.loading import load_network
+    from utils.disk import write_atomically
 
     check_target(args.target, tuple(FORMATS))
     ending = os.path.splitext(args.target)[1]

@@ -82,7 +82,7 @@ def explain(loaded, images) -> list[Panel]:
 
 def titles(networks: list) -> list[str]:
     """What is written above the columns: the network's label, and its file where that is shared."""
-    from utils.pictures import short_path
+    from utils.report.pictures import short_path
 
     labels = [loaded.label for loaded in networks]
     return [
@@ -95,7 +95,7 @@ def draw(names: list[str], heads: list[str], columns: list[list[Panel]]):
     """The figure. names: of the images; columns: a panel for each of them, per network."""
     from pytorch_grad_cam.utils.image import show_cam_on_image
 
-    from utils.pictures import new_figure
+    from utils.report.pictures import new_figure
 
     rows, width = len(names), 1 + len(columns)
     figure = new_figure(PANEL[0] * width, PANEL[1] * rows + TITLES)
@@ -119,10 +119,10 @@ def draw(names: list[str], heads: list[str], columns: list[list[Panel]]):
 def run(args) -> None:
     import torch
 
-    from utils.distributed import choose_device
-    from utils.images import load_image
-    from utils.loading import load_network
-    from utils.pictures import check_output, missing, save_figure, short_path
+    from utils.checkpoints.loading import load_network
+    from utils.data.images import load_image
+    from utils.processes.dist import choose_device
+    from utils.report.pictures import check_output, missing, save_figure, short_path
 
     try:
         import pytorch_grad_cam  # noqa: F401 (before any work)

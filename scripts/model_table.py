@@ -4,7 +4,7 @@
 
 prints a Markdown table. ImageNet's networks have 1,000 classes and images of 224x224 pixels, those
 that are called cifar_... 10 classes and 32x32. FLOPs are multiply-adds as
-`utils.complexity.count_flops` counts them; the paper's figures are those of its Table 3.
+`utils.training.complexity.count_flops` counts them; the paper's figures are those of its Table 3.
 """
 
 import sys
@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from networks import create_model, list_models
-from utils.complexity import count_flops, count_parameters
-from utils.paper import TABLE3
-from utils.tables import table
+from utils.report.paper import TABLE3
+from utils.report.tables import table
+from utils.training.complexity import count_flops, count_parameters
 
 
 def row(arch: str, attention: str) -> dict[str, str]:

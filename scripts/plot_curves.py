@@ -68,7 +68,7 @@ def labels(folders: list[str]) -> list[str]:
 
 def draw(runs: dict[str, list[dict]]):
     """The figure; runs: label -> epochs. Its axes hold the lines of each run in turn."""
-    from utils.pictures import new_figure
+    from utils.report.pictures import new_figure
 
     figure = new_figure(11, 4.5)
     for axis, (name, title) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
@@ -94,7 +94,7 @@ def draw(runs: dict[str, list[dict]]):
 
 
 def run(args) -> None:
-    from utils.pictures import check_output, save_figure
+    from utils.report.pictures import check_output, save_figure
 
     inputs = [os.path.join(folder, METRICS) for folder in args.folders]
     output = check_output(args.output, "curves.png", inputs)

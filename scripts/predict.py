@@ -18,7 +18,7 @@ from functools import partial
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils.cli import Parser, add_shared, exit_code
-from utils.endings import IMAGE_ENDINGS
+from utils.data.endings import IMAGE_ENDINGS
 
 
 def parse_args(argv: list[str] | None = None):
@@ -44,7 +44,7 @@ Predictions = Iterator[tuple[str, list[dict]]]
 
 def collate_readable(collate: Callable, samples: list) -> tuple[tuple | None, list]:
     """A batch (None without a readable image), and the `BadImage`s that are not in it."""
-    from utils.data import BadImage
+    from utils.data.loader import BadImage
 
     bad = [sample for sample in samples if isinstance(sample, BadImage)]
     good = [sample for sample in samples if not isinstance(sample, BadImage)]
@@ -64,9 +64,9 @@ def predict(
     import torch
     from torch.utils.data import DataLoader
 
-    from utils.data import Collate, EvalBatches, ImageDataset, start_worker
-    from utils.images import EvalTransform
-    from utils.listing import Listing
+    from utils.data.images import EvalTransform
+    from utils.data.listing import Listing
+    from utils.data.loader import Collate, EvalBatches, ImageDataset, start_worker
 
     # an image's target is its place among `paths`, so that a batch knows which images it holds
     listing = Listing([], paths, np.arange(len(paths)))
@@ -124,9 +124,9 @@ WRITERS = {"table": write_table, "jsonl": write_jsonl, "csv": write_csv}
 
 
 def run(args) -> int:
-    from utils.distributed import choose_device
-    from utils.listing import find_files
-    from utils.loading import load_network
+    from utils.checkpoints.loading import load_network
+    from utils.data.listing import find_files
+    from utils.processes.dist import choose_device
 
     device = choose_device(args.gpu)
     paths = find_files(args.paths, IMAGE_ENDINGS, "image")

@@ -22,10 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from PIL import Image
 
-from utils.cli import Parser, exit_code, number
-from utils.endings import is_image
-from utils.errors import UsageError, reason
-from utils.imagenet import (
+from scripts.prepare.archives import (
     CLASSES,
     DEVKIT,
     IMAGES,
@@ -38,7 +35,10 @@ from utils.imagenet import (
     tar_members,
     tar_pieces,
 )
-from utils.parallel import chunks, run_parallel
+from scripts.prepare.parallel import chunks, run_parallel
+from utils.cli import Parser, exit_code, number
+from utils.data.endings import is_image
+from utils.errors import UsageError, reason
 
 QUALITY = 92
 

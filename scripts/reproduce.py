@@ -21,8 +21,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from scripts.train_cifar import add_data_options
 from utils.cli import Parser, comma_list, number
-from utils.paper import TABLE2, TABLE3
-from utils.tables import check_writable
+from utils.report.paper import TABLE2, TABLE3
+from utils.report.tables import check_writable
 
 
 def distinct(names: Iterable[str]) -> str:
@@ -80,9 +80,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def reproduce(args: argparse.Namespace) -> int | None:
-    from scripts.paper_tables.table2 import table2
-    from scripts.paper_tables.table3 import table3
-    from scripts.paper_tables.table4 import table4
+    from scripts.paper.table2 import table2
+    from scripts.paper.table3 import table3
+    from scripts.paper.table4 import table4
 
     stem = args.out or os.path.join(args.ckpt, args.table)
     check_writable(stem)
@@ -92,7 +92,7 @@ def reproduce(args: argparse.Namespace) -> int | None:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
 
-    from utils.launch import guarded
+    from utils.processes.launch import guarded
 
     return guarded(lambda: reproduce(args))
 

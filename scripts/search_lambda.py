@@ -24,10 +24,10 @@ from scripts.train_cifar import (
     network_parser,
     train_run,
 )
-from utils import tables
 from utils.cli import comma_list, number
 from utils.errors import UsageError
-from utils.results import read_run
+from utils.report import tables
+from utils.report.results import read_run
 
 LAMBDAS = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"
 
@@ -67,8 +67,8 @@ def reached(folder: str) -> float:
 
 def search(args: argparse.Namespace) -> None:
     from main_imagenet import build_model
-    from utils.cifar import hold_out
-    from utils.distributed import alone
+    from utils.data.cifar import hold_out
+    from utils.processes.dist import alone
 
     stem = args.out or os.path.join(args.ckpt, "search_lambda")
     dist = alone(args.gpu)
@@ -117,7 +117,7 @@ def search(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
 
-    from utils.launch import guarded
+    from utils.processes.launch import guarded
 
     return guarded(lambda: search(args))
 

@@ -132,7 +132,7 @@ def draw_row(axes, name: str, seen: Seen) -> None:
 
 def draw(title: str, image, maps: dict[str, Seen]):
     """The figure. image: uint8 (3, H, W); maps: what `look` returned, a row each."""
-    from utils.pictures import new_figure
+    from utils.report.pictures import new_figure
 
     rows = len(maps)
     figure = new_figure(WIDTH, ROW * rows + 0.4)
@@ -152,10 +152,10 @@ def draw(title: str, image, maps: dict[str, Seen]):
 
 
 def run(args) -> None:
-    from utils.distributed import choose_device
-    from utils.images import load_image
-    from utils.loading import load_network
-    from utils.pictures import check_output, save_figure, short_path
+    from utils.checkpoints.loading import load_network
+    from utils.data.images import load_image
+    from utils.processes.dist import choose_device
+    from utils.report.pictures import check_output, save_figure, short_path
 
     device = choose_device(args.gpu)
     output = check_output(args.output, "attention.png", [args.image, args.checkpoint])

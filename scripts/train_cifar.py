@@ -82,7 +82,7 @@ class Run(NamedTuple):
     iterations: int
 
     def folder(self, root: str) -> str:
-        from utils.resume import run_name
+        from utils.training.folder import run_name
 
         return os.path.join(root, run_name(*self[:5]))
 
@@ -93,9 +93,9 @@ def dataset_name(dataset: str, data_dir: str | None) -> str:
 
 
 def load_images(dataset: str, data_dir: str | None, root: str, download: bool):
-    """Training and validation images, see `utils.cifar.Images`: of the folder `data_dir`, or of
-    torchvision's `dataset` in `root`. Raises UsageError without them."""
-    from utils.cifar import read_folder, read_torchvision
+    """Training and validation images, see `utils.data.cifar.Images`: of the folder `data_dir`, or
+    of torchvision's `dataset` in `root`. Raises UsageError without them."""
+    from utils.data.cifar import read_folder, read_torchvision
 
     return read_folder(data_dir) if data_dir else read_torchvision(dataset, root, download)
 
@@ -122,17 +122,17 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
     Raises UsageError where the folder holds a run of other settings, Stopped after a signal.
     """
     from main_imagenet import build_model, header
-    from utils.cifar import CifarLoader
-    from utils.data import EvalBatches, TrainBatches
-    from utils.distributed import describe
-    from utils.engine import Precision, Recipe
-    from utils.log import RunLog
-    from utils.optim import make_optimizer
-    from utils.preparation import CIFAR
-    from utils.resume import read_resume
-    from utils.schedule import iteration_schedule
-    from utils.seed import seed_all
-    from utils.training import Plan, Training
+    from utils.data.cifar import CifarLoader
+    from utils.data.loader import EvalBatches, TrainBatches
+    from utils.data.preparation import CIFAR
+    from utils.data.seed import seed_all
+    from utils.processes.dist import describe
+    from utils.training.engine import Precision, Recipe
+    from utils.training.folder import read_resume
+    from utils.training.log import RunLog
+    from utils.training.optim import make_optimizer
+    from utils.training.run import Plan, Training
+    from utils.training.schedule import iteration_schedule
 
     batches = TrainBatches(len(train), BATCH_SIZE, run.seed)
     if not len(batches):
@@ -202,7 +202,7 @@ def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
 
 
 def train_all(args: argparse.Namespace) -> None:
-    from utils.distributed import alone
+    from utils.processes.dist import alone
 
     dist = alone(args.gpu)
     runs = runs_of(args)
@@ -214,7 +214,7 @@ def train_all(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
 
-    from utils.launch import guarded
+    from utils.processes.launch import guarded
 
     return guarded(lambda: train_all(args))
 

@@ -1,0 +1,291 @@
+import io
+import multiprocessing
+from random import Random
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from PIL import Image
+from torch.utils.data import default_collate
+from torchvision import transforms
+from torchvision.transforms.v2.functional import pil_to_tensor, resized_crop
+
+from utils.data.images import (
+    Crop,
+    EvalTransform,
+    PillowImage,
+    TrainTransform,
+    TurboImage,
+    choose_backend,
+    cut_below,
+    open_image,
+    random_crop,
+)
+from utils.data.listing import Listing
+from utils.data.loader import BadImage, Collate, DeviceLoader, ImageDataset, TrainBatches
+from utils.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+def photo(width: int = 300, height: int = 200, seed: int = 0) -> Image.Image:
+    """Colours that change slowly, with detail on top."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    smooth = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    noise = rng.integers(-20, 21, (height, width, 3))
+    return Image.fromarray(np.uint8((smooth + noise).clip(0, 255)))
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def sixteen_bit_png() -> bytes:
+    return encoded(Image.fromarray(np.arange(200 * 300, dtype=np.uint16).reshape(200, 300)), "PNG")
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees
+    return encoded(photo(), exif=exif)
+
+
+ODD_ONES = {
+    "cmyk": lambda: encoded(photo().convert("CMYK")),
+    "grey": lambda: encoded(photo().convert("L")),
+    "16-bit png": sixteen_bit_png,
+    "palette png": lambda: encoded(photo().convert("P"), "PNG"),
+    "transparent png": lambda: encoded(photo().convert("RGBA"), "PNG"),
+    "png called jpeg": lambda: encoded(photo(), "PNG"),
+    "jpeg with a tail": lambda: encoded(photo()) + b"tail",
+}
+UNREADABLE = {
+    "truncated": lambda: encoded(photo())[:5000],
+    "zero bytes": bytes,
+    "text": lambda: b"this is no image\n",
+}
+
+
+def dataset_of(folder, files: dict[str, bytes], **options) -> ImageDataset:
+    paths = []
+    for name, data in files.items():
+        paths.append(str(folder / f"{name}.JPEG"))
+        (folder / f"{name}.JPEG").write_bytes(data)
+    listing = Listing(["one"], paths, np.zeros(len(paths), np.int64))
+    return ImageDataset(listing, TrainTransform(64), **options)
+
+
+@pytest.mark.parametrize("name", ODD_ONES)
+def test_what_is_no_plain_jpeg_is_pillows(name, tmp_path):
+    data = {"image": ODD_ONES[name]()}
+    turbo, pillow = (dataset_of(tmp_path, data, backend=backend) for backend in ("turbo", "pil"))
+    for epoch in range(3):
+        assert torch.equal(turbo[epoch, 0][0], pillow[epoch, 0][0])
+
+
+def test_exif_turns_are_ignored(tmp_path):
+    (tmp_path / "turned.JPEG").write_bytes(turned())
+    for backend in ("turbo", "pil"):
+        image = open_image(str(tmp_path / "turned.JPEG"), backend)
+        assert isinstance(image, TurboImage if backend == "turbo" else PillowImage)
+        assert (image.height, image.width) == (200, 300)
+
+
+@pytest.mark.parametrize("backend", ["turbo", "pil"])
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_nothing_can_read_is_named(name, backend, tmp_path):
+    dataset = dataset_of(tmp_path, {name: UNREADABLE[name]()}, backend=backend)
+    bad = dataset[0, 0]
+    assert isinstance(bad, BadImage)
+    assert bad.path == str(tmp_path / f"{name}.JPEG")
+    assert "0x" not in bad.reason
+    assert "\n" not in bad.reason
+
+
+def test_jpegs_that_libjpeg_repairs_are_repaired_alike(tmp_path):
+    whole = encoded(photo())
+    broken = whole[:4000] + whole[4300:]
+    turbo, pillow = (
+        dataset_of(tmp_path, {"broken": broken}, backend=backend) for backend in ("turbo", "pil")
+    )
+    difference = (turbo[0, 0][0].int() - pillow[0, 0][0].int()).abs().double()
+    assert difference.mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("sampling", "most"),
+    [("4:4:4", 0.02), ("4:2:2", 1), ("4:2:0", 1)],  # seen: 0.004, 0.25, 0.38
+)
+def test_backends_differ_within_the_tolerance(sampling, most, tmp_path):
+    data = {str(seed): encoded(photo(seed=seed), subsampling=sampling) for seed in range(4)}
+    turbo, pillow = (dataset_of(tmp_path, data, backend=backend) for backend in ("turbo", "pil"))
+    differences = []
+    for key in [(epoch, index) for epoch in range(4) for index in range(4)]:
+        assert isinstance(open_image(turbo.listing.paths[key[1]], "turbo"), TurboImage)
+        difference = (turbo[key][0].int() - pillow[key][0].int()).abs().double()
+        differences.append(float(difference.mean()))
+    assert np.mean(differences) < most
+
+
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("rows", [1, 8, 15, 16, 17, 100, 199])
+def test_rows_above_a_cut_stay_as_they_are(sampling, rows):
+    def decode(data):
+        return simplejpeg.decode_jpeg(data, "RGB", fastupsample=True, strict=False)
+
+    data = encoded(photo(), subsampling=sampling)
+    shorter = decode(cut_below(data, rows))
+    assert len(shorter) == rows
+    assert np.array_equal(shorter, decode(data)[:rows])
+
+
+def test_what_can_not_be_cut_is_left_alone():
+    progressive = encoded(photo(), progressive=True)
+    for data in (progressive, encoded(photo(), "PNG"), b"", b"\xff\xd8\xff\xc0"):
+        assert cut_below(data, 10) == data
+    plain = encoded(photo())
+    assert cut_below(plain, 200) == plain
+    assert cut_below(plain, 199) != plain
+
+
+def test_evaluation_with_pillow_equals_the_published_pixels():
+    published = transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()]
+    )
+    for size in [(300, 200), (201, 333), (500, 375), (100, 90), (256, 256), (257, 1000)]:
+        data = encoded(photo(*size), subsampling="4:4:4")
+        expected = published(Image.open(io.BytesIO(data)).convert("RGB"))
+        assert torch.equal(EvalTransform(224)(PillowImage(data)), expected)
+        difference = EvalTransform(224)(TurboImage(data)).int() - expected.int()
+        assert difference.abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", ODD_ONES)
+def test_crops_with_pillow_equal_the_published_pixels(name):
+    data = ODD_ONES[name]()
+    crop = Crop(10, 20, 100, 150)
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    expected = pil_to_tensor(resized_crop(image, *crop, [64, 48]))
+    assert torch.equal(PillowImage(data).resized(crop, 64, 48), expected)
+
+
+@pytest.mark.parametrize("shape", [(375, 500), (40, 400), (400, 40), (1, 1)])
+def test_crops_are_distributed_as_torchvisions(shape):
+    image = torch.empty(1, *shape)
+    draw = transforms.RandomResizedCrop.get_params
+    theirs = np.array([draw(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)])
+    rng = Random(0)
+    ours = np.array([random_crop(*shape, rng) for _ in range(4000)])
+    assert (ours[:, :2] >= 0).all()
+    assert (ours[:, 2:] >= 1).all()
+    assert (ours[:, :2] + ours[:, 2:] <= shape).all()
+    levels = np.linspace(0.02, 0.98, 13)
+    for column in range(4):
+        spread = np.ptp(theirs[:, column])
+        quantiles = (np.quantile(each[:, column], levels) for each in (ours, theirs))
+        np.testing.assert_allclose(*quantiles, atol=1 + 0.05 * spread)
+
+
+def test_half_of_the_images_are_flipped():
+    # a picture that grows brighter to the right, so that every crop of it does
+    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (100, 200, 3))
+    image = PillowImage(encoded(Image.fromarray(ramp.copy()), "PNG"))
+    transform = TrainTransform(32)
+    rng = Random(0)
+    corners = [transform(image, rng)[0, 0] for _ in range(400)]
+    flipped = sum(bool(row[0] > row[-1]) for row in corners)
+    assert 150 < flipped < 250
+
+
+def test_batches_are_channels_last(tmp_path):
+    files = {"plain": encoded(photo()), "grey": encoded(photo().convert("L"))}
+    dataset = dataset_of(tmp_path, files, backend="turbo")
+    samples = [dataset[0, index] for index in (0, 1, 0)]
+    images, targets, passed_over = Collate()(samples)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images.dtype == torch.uint8
+    assert passed_over == []
+    expected, expected_targets = default_collate([sample[:2] for sample in samples])
+    assert torch.equal(images, expected)
+    assert torch.equal(targets, expected_targets)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_images_come_in_the_precision_asked_for(dtype, tmp_path):
+    dataset = dataset_of(tmp_path, {str(seed): encoded(photo(seed=seed)) for seed in range(3)})
+    ((images, _),) = DeviceLoader(dataset, TrainBatches(3, 3, seed=0), 0, CPU, dtype)
+    ((full, _),) = DeviceLoader(dataset, TrainBatches(3, 3, seed=0), 0, CPU)
+    assert images.dtype == dtype
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images, full.to(dtype))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_images_are_replaced_by_the_next_and_reported_once(workers, tmp_path):
+    files = {"0": encoded(photo()), "1": b"", "2": b"text", "3": encoded(photo(seed=1))}
+    dataset = dataset_of(tmp_path, files, skip_bad=True)
+    lines = []
+    loader = DeviceLoader(dataset, TrainBatches(4, 4, seed=0), workers, CPU, report=lines.append)
+    for epoch in range(2):
+        loader.batches.start(epoch)
+        ((images, _),) = loader
+        assert len(images) == 4
+        for bad in (1, 2):
+            assert torch.equal(dataset[epoch, bad][0], dataset[epoch, 3][0])
+    assert len(lines) == 2
+    assert {line.split(" (")[0] for line in lines} == {
+        f"skipped image {tmp_path / name}.JPEG" for name in ("1", "2")
+    }
+    assert lines[1].endswith("; 2 so far")
+
+
+def test_nothing_but_bad_images_is_an_error(tmp_path):
+    dataset = dataset_of(tmp_path, {"0": b"", "1": b"text"}, skip_bad=True)
+    assert dataset[0, 1].path == str(tmp_path / "1.JPEG")
+    loader = DeviceLoader(dataset, TrainBatches(2, 2, seed=0), 0, CPU, report=print)
+    with pytest.raises(UsageError, match="can't decode image") as error:
+        list(loader)
+    assert "--skip-bad-images" not in str(error.value)
+
+
+def test_a_decoder_that_is_not_installed(monkeypatch):
+    assert choose_backend(None, "turbo") == "turbo"
+    assert choose_backend("pil", "turbo") == "pil"
+    monkeypatch.setattr("utils.data.images.simplejpeg", None)
+    assert choose_backend(None, "turbo") == "pil"
+    with pytest.raises(Exception, match="turbo needs simplejpeg: pip install simplejpeg"):
+        choose_backend("turbo", "turbo")
+
+
+def test_samples_do_not_depend_on_the_number_of_workers(tmp_path):
+    files = {str(seed): encoded(photo(seed=seed)) for seed in range(7)} | {
+        "grey": encoded(photo().convert("L"))
+    }
+    dataset = dataset_of(tmp_path, files, backend="turbo", seed=3)
+
+    def epoch(workers: int) -> list[torch.Tensor]:
+        batches = TrainBatches(len(dataset), 3, seed=3)
+        batches.start(5, first_step=1)
+        return [images for images, _ in DeviceLoader(dataset, batches, workers, CPU)]
+
+    alone = epoch(0)
+    assert len(alone) == 2
+    for workers in (1, 2):
+        assert all(map(torch.equal, alone, epoch(workers)))
+
+
+def test_workers_may_be_spawned_as_on_macos(tmp_path):
+    dataset = dataset_of(tmp_path, {str(seed): encoded(photo(seed=seed)) for seed in range(3)})
+    batches = TrainBatches(len(dataset), 3, seed=0)
+    ((alone, _),) = DeviceLoader(dataset, batches, 0, CPU)
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        ((spawned, _),) = DeviceLoader(dataset, batches, 1, CPU)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert torch.equal(alone, spawned)

@@ -1,0 +1,100 @@
+"""The paper's tables against a transcript of the paper, cell by cell, where there is one."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from conftest import ROOT
+
+from utils.report.paper import TABLE2, TABLE3, TABLE4
+
+TRANSCRIPT = ROOT.parent / "shared" / "paper.md"
+
+# the transcript's names -> ours
+ATTENTION = {"baseline": "none"}
+CIFAR = {
+    "MobileNetV2": "cifar_mobilenet_v2",
+    'WideResNet-28-10 (printed "20x10")': "cifar_wideresnet28_10",
+    **{f"{p}ResNet-{d}": f"cifar_{p.lower()}resnet{d}" for p in ("", "Pre") for d in (20, 56, 110)},
+}
+IMAGENET = {
+    **{f"R{depth}": f"resnet{depth}" for depth in (18, 34, 50, 101)},
+    **{"RX50-32x4d": "resnext50_32x4d", "MV2": "mobilenet_v2"},
+}
+DETECTORS = {
+    f"{kind} R{depth}{suffix}": (f"{kind.lower()}-rcnn_r{depth}", metric)
+    for kind, suffix, metric in (
+        *(("Faster", "", "bbox"), ("Mask", " box", "bbox"), ("Mask", " mask", "segm")),
+    )
+    for depth in (50, 101)
+}
+
+
+def cells_of(heading: str) -> Iterator[tuple[str, str, list[float]]]:
+    """Row, column and numbers of every cell in the tables under a heading."""
+    if not TRANSCRIPT.exists():
+        pytest.skip(f"there is no {TRANSCRIPT}")
+    sections = re.split(r"^## ", TRANSCRIPT.read_text(), flags=re.MULTILINE)
+    (section,) = [each for each in sections if each.startswith(heading)]
+    for block in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE):
+        head, _, *rows = ([c.strip() for c in line.split("|")[1:-1]] for line in block.splitlines())
+        for name, *cells in rows:
+            for column, cell in zip(head[1:], cells, strict=True):
+                yield name, column, [float(each) for each in re.findall(r"\d+\.?\d*", cell)]
+
+
+def attention(name: str) -> str:
+    return ATTENTION.get(name, name.lower())
+
+
+def test_table2_cell_by_cell():
+    found = {}
+    for module, net, (mean10, std10, mean100, std100) in cells_of("CIFAR (Table 2)"):
+        found["cifar10", CIFAR[net], attention(module)] = (mean10, std10)
+        found["cifar100", CIFAR[net], attention(module)] = (mean100, std100)
+    assert {key: tuple(row) for key, row in TABLE2.items()} == found
+
+
+def test_table3_cell_by_cell():
+    cells = cells_of("ImageNet (Table 3)")
+    found = {(IMAGENET[net], attention(module)): tuple(row) for net, module, row in cells}
+    assert {key: tuple(row) for key, row in TABLE3.items()} == found
+
+
+def test_table4_cell_by_cell():
+    cells = cells_of("COCO (Table 4)")
+    found = {(*DETECTORS[name], attention(module)): tuple(row) for name, module, row in cells}
+    assert {key: tuple(row) for key, row in TABLE4.items()} == found
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "row"),
+    [
+        (TABLE2, ("cifar10", "cifar_resnet20", "simam"), (92.73, 0.18)),
+        (TABLE2, ("cifar100", "cifar_wideresnet28_10", "none"), (81.31, 0.39)),
+        (TABLE2, ("cifar10", "cifar_preresnet110", "gc"), (94.85, 0.19)),
+        (TABLE3, ("resnet34", "simam"), (74.46, 92.02, 21.80, 3.67, 78)),
+        (TABLE3, ("resnet34", "srm"), (74.49, 92.01, 21.81, 3.67, 59)),
+        (TABLE3, ("mobilenet_v2", "cbam"), (72.49, 90.78, 3.54, 0.32, 35)),
+        (TABLE4, ("mask-rcnn_r101", "segm", "se"), (37.2, 59.4, 39.7, 20.2, 41.2, 50.4)),
+        (TABLE4, ("faster-rcnn_r50", "bbox", "none"), (37.8, 58.5, 40.8, 21.9, 41.7, 48.2)),
+    ],
+)
+def test_numbers_stand_where_the_paper_has_them(table, key, row):
+    """Without the transcript, too."""
+    assert tuple(table[key]) == row
+
+
+def test_the_readmes_rows_are_the_papers_or_its_authors():
+    """Where the authors' README prints another number, 74.49, the footnote has the table's."""
+    text = (ROOT / "README.md").read_text()
+    names = {"ResNeXt-50 32x4d": "resnext50_32x4d", "MobileNetV2": "mobilenet_v2"}
+    rows = re.findall(r"^\| ([\w -]+) \| [\d.]+ M \| [\d.]+ G \| ([\d.]+) / ([\d.]+)", text, re.M)
+    assert len(rows) == 6
+    for name, *printed in rows:
+        arch = names.get(name) or name.replace("ResNet-", "resnet")
+        expected = list(TABLE3[arch, "simam"][:2])
+        if arch == "resnet34":
+            assert "prints 74.46" in text
+            expected[0] = 74.49
+        assert list(map(float, printed)) == expected, name

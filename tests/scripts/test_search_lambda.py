@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scripts.search_lambda import main
+from utils.data.cifar import hold_out, read_folder
+
+
+def test_lambdas_are_compared_on_held_out_images(digits32, tmp_path, capsys):
+    words = f"--data-dir {digits32} --gpu -1 --iterations 1 --ckpt {tmp_path / 'runs'}"
+    words += f" --lambdas 0.1,1e-6 --seeds 1,2 --out {tmp_path / 'figure'}"
+    assert main(words.split()) == 0
+    printed = capsys.readouterr().out
+    said = json.loads((tmp_path / "figure.json").read_text())
+    assert (said["images"], said["held_out"]) == (252, 28)
+    train, val = hold_out(read_folder(str(digits32))[0])
+    for row, e_lambda in zip(said["rows"], ("0.1", "1e-06"), strict=True):
+        reached = []
+        for seed in (1, 2):
+            name = f"digits32-held-out-cifar_resnet20-simam-param{e_lambda}-seed{seed}"
+            folder = tmp_path / "runs" / name
+            (epoch,) = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+            reached.append(epoch["val_acc1"])
+            state = torch.load(folder / "checkpoint.pth.tar", weights_only=True)
+            assert (state["attention_param"], state["images"]) == (float(e_lambda), len(train))
+            # accuracies are those of the held-out images, in 28ths
+            assert epoch["val_acc1"] * len(val) / 100 == pytest.approx(
+                round(epoch["val_acc1"] * len(val) / 100)
+            )
+        assert row["e_lambda"] == float(e_lambda)
+        assert row["acc1"] == reached
+        assert row["mean"] == pytest.approx(np.mean(reached))
+        assert row["std"] == pytest.approx(np.std(reached, ddof=1))
+        assert f"| {e_lambda} | {row['mean']:.2f} ± {row['std']:.2f} | 2 |" in printed
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.format == "PNG"
+
+    assert main(words.split()) == 0  # again: nothing is trained twice
+    printed = capsys.readouterr().out
+    assert printed.count("finished    ") == 4
+    assert "Epoch" not in printed
+    assert json.loads((tmp_path / "figure.json").read_text()) == said
+
+    (folder / "metrics.jsonl").unlink()
+    assert main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the run in {folder} is finished, but" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--lambdas", "0.1,0"], "0 is not above 0"),
+        (["--arch", "cifar_resnet21"], "unknown arch 'cifar_resnet21'"),
+        (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_one_line(options, words, tmp_path, capsys):
+    try:
+        code = main(["--ckpt", str(tmp_path), *options])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1

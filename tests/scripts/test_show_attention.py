@@ -1,0 +1,117 @@
+"""The attention that is shown is the formula's, for the maps that the network really makes."""
+
+import os
+
+import pytest
+import torch
+from conftest import assert_no_picture
+from PIL import Image
+
+from networks import create_model
+from scripts.show_attention import choose_layers, look, main
+from utils.checkpoints.files import write_weights
+from utils.checkpoints.loading import load_network
+from utils.data.images import load_image
+from utils.data.loader import Normalise
+from utils.data.preparation import IMAGENET
+
+
+def attention_of(x, e_lambda):
+    """Equation 5 channel by channel, in float64; x: (C, H, W)."""
+    result = torch.empty_like(x, dtype=torch.float64)
+    for channel, out in zip(x.double(), result, strict=True):
+        mean = channel.sum() / channel.numel()
+        variance = ((channel - mean) ** 2).sum() / (channel.numel() - 1)
+        inverse_energy = (channel - mean) ** 2 / (4 * (variance + e_lambda)) + 0.5
+        out.copy_(1 / (1 + torch.exp(-inverse_energy)))
+    return result
+
+
+@pytest.fixture
+def model(trained):
+    return load_network(str(trained / "model_best.pth.tar")).model
+
+
+def test_maps_against_the_formula(model, photos):
+    image = load_image(str(photos[0]), IMAGENET.at(128))
+    x = Normalise(torch.device("cpu"), torch.float32)(image[None])[0]
+    logits, seen = look(model, choose_layers(model, ["layer1", "layer2", "layer3", "layer4"]), x)
+    assert len(seen) == 8
+    for maps in seen.values():
+        expected = attention_of(maps.before, 0.1)
+        torch.testing.assert_close(maps.attention.double(), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            maps.after.double(), maps.before.double() * expected, atol=1e-5, rtol=1e-4
+        )
+    # what arrives at the first of them, step by step
+    block = model.layer1[0]
+    with torch.no_grad():
+        y = model.maxpool(model.relu(model.bn1(model.conv1(x[None]))))
+        y = block.conv2(block.relu(block.bn1(block.conv1(y))))
+    torch.testing.assert_close(seen["layer1.0.attn_conv"].before, y[0], atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(logits, model(x[None])[0])
+    # the hooks are gone, and left no trace
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_layers_are_chosen_by_name_or_evenly():
+    def names(arch, wanted=None):
+        with torch.device("meta"):
+            return list(choose_layers(create_model(arch, "simam"), wanted))
+
+    last = [f"layer{stage}.1.attn_conv" for stage in (1, 2, 3, 4)]
+    assert names("resnet18") == last
+    assert len(names("resnet50")) == len(names("mobilenet_v2")) == 4
+    assert names("resnet18", ["layer4.1", "layer2"]) == [
+        "layer2.0.attn_conv",
+        "layer2.1.attn_conv",
+        "layer4.1.attn_conv",
+    ]
+    # layer1.1 is not the beginning of layer1.10
+    assert names("cifar_resnet110", ["layer1.1"]) == ["layer1.1.attn_conv"]
+
+
+def test_picture(trained, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = ["--checkpoint", str(trained / "model_best.pth.tar"), "--gpu", "-1"]
+    assert main([str(photos[1]), *checkpoint, "--image-size", "128"]) == 0
+    some = ["--layers", "layer1", "-o", "some.png", "--image-size", "64"]
+    assert main([str(photos[1]), *checkpoint, *some]) == 0
+    assert capsys.readouterr().out == "wrote attention.png\nwrote some.png\n"
+    for name, rows in (("attention.png", 4), ("some.png", 2)):
+        assert os.path.getsize(name) < 300_000
+        with Image.open(name) as picture:
+            assert picture.size == (1250, 220 * rows + 40)
+            pixels = picture.convert("RGB")
+        # every row has colour in the attention's column, and grey maps beside it
+        for row in range(rows):
+            box = (480, 220 * row + 70, 560, 220 * row + 200)
+            colours = {colour for _, colour in pixels.crop(box).getcolors(100_000)}
+            assert sum(len(set(colour)) > 1 for colour in colours) > 5, (name, row)
+
+
+@pytest.mark.parametrize("layer", ["fc.bias", "bn1.weight"])
+def test_broken_weights_are_said(not_a_number, layer, photos, tmp_path, capsys):
+    assert_no_picture(main, photos[0], not_a_number, layer, tmp_path / "a.png")
+    said = capsys.readouterr()
+    assert said.err == f"error: checkpoint {not_a_number}: the network's outputs are not finite\n"
+
+
+def test_mistakes_are_one_line(trained, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_weights(create_model("resnet18", "se", num_classes=3).state_dict(), "se.pth")
+    photo, checkpoint = str(photos[0]), str(trained / "model_best.pth.tar")
+    for arguments, words in [
+        ([photo, "--checkpoint", "se.pth"], "se.pth (resnet18 + se 16): it has no SimAM"),
+        ([photo, "--checkpoint", checkpoint, "--layers", "layer9"], "--layers layer9: SimAM"),
+        (["gone.jpg", "--checkpoint", checkpoint], "can't read image gone.jpg"),
+        ([photo, "--checkpoint", "gone.pth"], "gone.pth does not exist"),
+        ([photo, "--checkpoint", checkpoint, "-o", "none/a.png"], "can't write none/a.png"),
+    ]:
+        assert main(arguments) == 2
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1
+        assert words in said.err
+        assert not said.out
+    assert os.listdir() == ["se.pth"]

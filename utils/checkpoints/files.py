@@ -1,0 +1,179 @@
+"""Files of tensors: read without running what they contain, written whole or not at all."""
+
+import io
+import json
+import os
+import pickletools
+import re
+import warnings
+import zipfile
+from argparse import Namespace
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import IO, Any
+
+import torch
+
+from ..disk import write_atomically
+from ..errors import UsageError
+
+# torchvision's references and timm keep their options beside the weights; making one runs nothing
+HARMLESS = [Namespace]
+# what torch.save writes for tensors and their containers
+USUAL = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch(\.storage)?\.\w*Storage|torch\.storage\._load_from_bytes"
+    r"|torch\.(Size|device|[a-z]+\d+)|collections\.OrderedDict|argparse\.Namespace"
+)
+
+
+class CheckpointError(UsageError):
+    """A checkpoint that can't be read, or does not fit the network."""
+
+
+def read_file(path: str) -> Any:
+    """The tensors and plain values in `path` (torch.save's formats, safetensors), on the CPU.
+
+    A safetensors file becomes {"state_dict": tensors}, beside what `write_weights` noted of the
+    network. Nothing in the file is run, and a compressed archive is not unpacked. Raises
+    CheckpointError with the reason.
+    """
+    if os.path.isdir(path):
+        raise CheckpointError(f"checkpoint {path} is a folder; name a file in it")
+    if not os.path.exists(path):
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        raise CheckpointError(f"can't read checkpoint {path}: {error.strerror}") from None
+    if not head:
+        raise CheckpointError(f"checkpoint {path} is empty")
+    try:
+        if head[8:9] == b"{":
+            return _read_safetensors(path)
+        if head.startswith(b"PK"):
+            _refuse_compressed(path)
+        return _read_pickled(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a hostile or broken file may raise anything
+        raise CheckpointError(f"checkpoint {path} {_reason(path, head, error)}") from None
+
+
+def _read_safetensors(path: str) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt", device="cpu") as file:
+        noted = (file.metadata() or {}).get("network", "{}")
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    with suppress(ValueError, TypeError):
+        return {**dict(json.loads(noted)), "state_dict": state}
+    return {"state_dict": state}
+
+
+def _read_pickled(path: str) -> Any:
+    # from the open file, because torch.load takes the ending of a path for its format
+    with (
+        open(path, "rb") as file,
+        warnings.catch_warnings(),
+        torch.serialization.safe_globals(HARMLESS),
+    ):
+        warnings.simplefilter("ignore")  # of foreign pickles; what matters becomes an error
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _refuse_compressed(path: str) -> None:
+    """torch.save stores without compression, so a file that unpacks to more is no work of its."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    size = os.path.getsize(path)
+    if unpacked > size:
+        raise CheckpointError(
+            f"checkpoint {path} has {size} bytes but would unpack to {unpacked}; not opened"
+        )
+
+
+def _reason(path: str, head: bytes, error: Exception) -> str:
+    """Why reading `path`, which begins with `head`, ended in `error`; in a few words."""
+    foreign = _foreign_classes(path)
+    if foreign:
+        classes = ", ".join(foreign[:3])
+        return f"holds objects of class {classes}; only tensors and plain values are loaded"
+    with suppress(UnicodeDecodeError):
+        text = " ".join(head[:40].decode().split())
+        if text.isprintable():
+            return f"is a text file, it begins {text!r}; download it again?"
+    if isinstance(error, zipfile.BadZipFile):
+        return "is damaged: it begins as a zip archive but does not end as one; is it whole?"
+    words = (str(error) or type(error).__name__).splitlines()[0][:80]
+    known = "Weights only load failed" not in words
+    return "can't be read; is it a checkpoint, and whole?" + (f" ({words})" if known else "")
+
+
+def _foreign_classes(path: str) -> list[str]:
+    """Classes and functions that the pickles in `path` name, besides those of tensors; not run."""
+    names: dict[str, None] = {}
+    with suppress(Exception), _open_pickles(path) as file:  # what is no pickle ends somewhere
+        while True:
+            strings, memo = [], []
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "GLOBAL":
+                    names[argument.replace(" ", ".")] = None
+                elif opcode.name == "STACK_GLOBAL":
+                    names[".".join(strings[-2:])] = None
+                elif opcode.name == "MEMOIZE":
+                    memo.append(strings[-1:])
+                elif opcode.name in ("BINGET", "LONG_BINGET"):
+                    strings += memo[argument] if argument < len(memo) else []
+                elif isinstance(argument, str):
+                    strings.append(argument)
+    return [name for name in names if re.fullmatch(r"[\w.]+", name) and not USUAL.fullmatch(name)]
+
+
+def _open_pickles(path: str) -> IO[bytes]:
+    if not zipfile.is_zipfile(path):
+        return open(path, "rb")
+    archive = zipfile.ZipFile(path)
+    return archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl")))
+
+
+def check_target(path: str, endings: tuple[str, ...]) -> None:
+    """Raise UsageError for a file to write that exists, has no folder, or ends in none of
+    `endings`."""
+    if not path.endswith(endings):
+        raise UsageError(f"the ending of {path} says no format; use {' or '.join(endings)}")
+    if os.path.exists(path):
+        raise UsageError(f"{path} already exists; remove it or choose another name")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise UsageError(f"can't write {path}: there is no folder {folder}; create it first")
+
+
+def save_atomically(content: Any, path: str, previous: str | None = None) -> None:
+    """Write `content` to `path` with torch.save: complete, or leaving what was there.
+
+    previous: where the file that was at `path` is kept; None replaces it. Killed at any moment,
+    one of the two is whole. Raises OSError where the file can't be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(buffer.getbuffer(), path, previous)
+
+
+def write_weights(
+    state: Mapping[str, torch.Tensor], path: str, network: Mapping[str, Any] | None = None
+) -> None:
+    """Write bare weights as atomically, in the format that the ending says: safetensors or torch.
+
+    network: plain values to note in a safetensors file; the other format has no place for them.
+    Raises OSError where the file can't be written.
+    """
+    if not path.endswith(".safetensors"):
+        save_atomically(dict(state), path)
+        return
+    from safetensors.torch import save as safetensors_bytes
+
+    # safetensors takes no two tensors with common memory
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    noted = {"format": "pt"} | ({"network": json.dumps(dict(network))} if network else {})
+    write_atomically(safetensors_bytes(tensors, noted), path)

@@ -1,0 +1,1 @@
+"""Images: which there are, decoded, augmented, in batches on the device."""

@@ -1,0 +1,1 @@
+"""The paper's figures, tables, pictures, results of runs."""

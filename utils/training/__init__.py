@@ -1,0 +1,1 @@
+"""A run: epochs, evaluation, saving, logs."""

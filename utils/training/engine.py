@@ -1,0 +1,168 @@
+"""One epoch of training, and evaluation."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.swa_utils import AveragedModel
+
+from ..processes.dist import Dist
+from .metrics import Totals
+
+Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
+AfterStep = Callable[[int, Totals], None]
+# what --amp means
+DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision(NamedTuple):
+    """Arithmetic of the forward pass on `device_type`: `dtype` under autocast, None for float32."""
+
+    device_type: str
+    dtype: torch.dtype | None = None
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        return self.dtype or torch.float32
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
+
+
+class Recipe(NamedTuple):
+    """What a step does beyond the published one; the defaults are that one.
+
+    accumulate: parts in which a batch goes through the network, for less memory. clip_grad: the
+    largest norm of the gradient of all weights together. label_smoothing: share of the target
+    that is spread over all classes. norm_every: steps between looks at the gradient's norm, None
+    for none.
+    """
+
+    accumulate: int = 1
+    clip_grad: float | None = None
+    label_smoothing: float = 0.0
+    norm_every: int | None = None
+
+
+PUBLISHED = Recipe()
+
+
+def train_one_epoch(
+    model: nn.Module,
+    batches: Batches,
+    optimizer: torch.optim.Optimizer,
+    lr_at_step: Callable[[int], float],
+    totals: Totals,
+    dist: Dist,
+    precision: Precision,
+    scaler: torch.amp.GradScaler,
+    first_step: int = 0,
+    after_step: AfterStep = lambda done, totals: None,
+    recipe: Recipe = PUBLISHED,
+    average: AveragedModel | None = None,
+) -> dict[str, float]:
+    """Train on `batches`, which start at step `first_step` of the epoch; `totals` so far.
+
+    Targets are classes (N,), or shares of them (N, classes). after_step(done, totals) is called
+    with the number of steps done in the epoch. average: moving average of the weights, brought up
+    to date after each step. Returns the epoch's means over all processes, see `Totals.means`,
+    and "grad_norm" (None without a look at it) and "skipped" (steps).
+    """
+    model.train()
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    for step, (images, targets) in enumerate(batches, first_step):
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at_step(step)
+        optimizer.zero_grad()
+        compute_gradients(model, images, targets, totals, precision, scaler, recipe)
+        look = recipe.norm_every and (step + 1) % recipe.norm_every == 0
+        if look or recipe.clip_grad:
+            scaler.unscale_(optimizer)
+            norm = get_total_norm([each.grad for each in parameters if each.grad is not None])
+            totals.add_norm(norm)
+            if recipe.clip_grad:
+                clip_grads_with_norm_(parameters, recipe.clip_grad, norm)
+        scaler.step(optimizer)
+        if scaler.is_enabled():
+            totals.add_skipped(_found_infinity(scaler, optimizer) / dist.world)
+        scaler.update()
+        if average is not None:
+            average.update_parameters(_unwrapped(model))
+        after_step(step + 1, totals)
+    whole = Totals(dist.sum(totals.sums))
+    return whole.means() | {"grad_norm": whole.grad_norm(), "skipped": whole.skipped()}
+
+
+def compute_gradients(
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    totals: Totals,
+    precision: Precision,
+    scaler: torch.amp.GradScaler,
+    recipe: Recipe,
+) -> None:
+    """Add the gradient of the batch's mean loss to the weights' own, and the batch to `totals`.
+
+    With `recipe.accumulate` the batch is split evenly, never below the two images that batch norm
+    needs.
+    """
+    parts = min(recipe.accumulate, max(len(images) // 2, 1))
+    shares = zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
+    for number, (some, their_targets) in enumerate(shares, 1):
+        with _silent(model) if number < parts else nullcontext():
+            with precision.autocast():
+                logits = model(some)
+                loss = F.cross_entropy(
+                    logits, their_targets, label_smoothing=recipe.label_smoothing
+                )
+            scaler.scale(loss * (len(some) / len(images))).backward()
+        classes = their_targets if their_targets.dim() == 1 else their_targets.argmax(1)
+        totals.add(loss.detach() * len(some), logits.detach(), classes)
+
+
+def _silent(model: nn.Module) -> AbstractContextManager:
+    """Where processes don't exchange gradients yet."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    wrappers = DistributedDataParallel, nn.DataParallel
+    return model.module if isinstance(model, wrappers) else model
+
+
+def _found_infinity(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """1 on the device if the step was skipped, else 0; `get_scale` would wait for the device."""
+    found = scaler._found_inf_per_device(optimizer)
+    return torch.stack(list(found.values())).sum().clamp(max=1)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Batches,
+    dist: Dist,
+    precision: Precision,
+    after_step: AfterStep = lambda done, totals: None,
+) -> dict[str, float]:
+    """Mean loss and accuracies of `model` over all processes' `batches`, see `Totals.means`.
+
+    Every image counts the same, whatever the batch size and the number of processes.
+    """
+    model.eval()
+    totals = Totals.zero(dist.device)
+    for step, (images, targets) in enumerate(batches):
+        with precision.autocast():
+            logits = model(images).float()
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        totals.add(losses.double().sum(), logits, targets)
+        after_step(step + 1, totals)
+    return Totals(dist.sum(totals.sums)).means()
