@@ -306,7 +306,7 @@ def test_timm_takes_the_module_as_attn_layer(name):
     assert torch.equal(net(x), plain(x))
 
 
-@pytest.mark.parametrize("name", set(ATTENTIONS) - {"none"})
+@pytest.mark.parametrize("name", sorted(set(ATTENTIONS) - {"none"}))
 def test_takes_device_and_dtype_as_torch_layers_do(name):
     module = ATTENTIONS[name].module(32, device="meta", dtype=torch.float64)
     assert all(p.is_meta and p.dtype == torch.float64 for p in module.parameters())
