@@ -91,8 +91,9 @@ def convert(source: str, target: str, to: str, attention: str | None = None) -> 
     Raises UsageError for a source that is no network of ours, a target that exists or has no known
     ending, or one that the other program can't load, and names that do not exist for the network.
     """
-    from utils.checkpoints.checkpoint import recognise, state_dict_of
     from utils.checkpoints.files import check_target, read_file, save_atomically, write_weights
+
+    from utils.checkpoints.checkpoint import recognise, state_dict_of
 
     if to == "mmdet":
         check_mmdet_loads(target)
@@ -123,8 +124,9 @@ def convert_detector(source: str, target: str) -> str:
     Raises UsageError for a source that is no detector with a ResNet of ours, and a target that
     exists or does not end in .pth.
     """
-    from utils.checkpoints.detector import detector_of
     from utils.checkpoints.files import check_target, read_file, save_atomically
+
+    from utils.checkpoints.detector import detector_of
 
     check_mmdet_loads(target)
     check_target(target, (".pth",))

@@ -53,6 +53,7 @@ def parse_args(argv: list[str] | None = None):
 def evaluate_file(path: str, args, val, dist, log) -> dict:
     """The row of one checkpoint; raises UsageError where it can't be evaluated."""
     from utils.checkpoints.loading import load_network
+
     from utils.data.loader import eval_loader
     from utils.report.paper import TABLE3
     from utils.training.engine import Precision
@@ -123,6 +124,7 @@ SHOWN = {
 
 def evaluate_all(args) -> int:
     from utils.checkpoints.loading import check_attention
+
     from utils.data.listing import find_files, list_images
     from utils.processes import dist as distributed
     from utils.training.log import RunLog

@@ -109,6 +109,7 @@ def largest_difference(model, run, image_size: int) -> tuple[float, float]:
 def export(args) -> None:
     from utils.checkpoints.files import check_target
     from utils.checkpoints.loading import load_network
+
     from utils.disk import write_atomically
 
     check_target(args.target, tuple(FORMATS))

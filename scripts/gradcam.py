@@ -118,8 +118,8 @@ def draw(names: list[str], heads: list[str], columns: list[list[Panel]]):
 
 def run(args) -> None:
     import torch
-
     from utils.checkpoints.loading import load_network
+
     from utils.data.images import load_image
     from utils.processes.dist import choose_device
     from utils.report.pictures import check_output, missing, save_figure, short_path

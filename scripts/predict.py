@@ -125,6 +125,7 @@ WRITERS = {"table": write_table, "jsonl": write_jsonl, "csv": write_csv}
 
 def run(args) -> int:
     from utils.checkpoints.loading import load_network
+
     from utils.data.listing import find_files
     from utils.processes.dist import choose_device
 

@@ -153,6 +153,7 @@ def draw(title: str, image, maps: dict[str, Seen]):
 
 def run(args) -> None:
     from utils.checkpoints.loading import load_network
+
     from utils.data.images import load_image
     from utils.processes.dist import choose_device
     from utils.report.pictures import check_output, save_figure, short_path

@@ -17,17 +17,58 @@ iteration falls. Images stay on the device, and are augmented and normalised the
 import argparse
 import os
 import sys
-from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import replace
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils.cli import Parser, add_shared, comma_list, number
-from utils.errors import UsageError
 
 ITERATIONS = 64_000  # the paper's
-BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY = 128, 0.1, 0.9, 5e-4
 EVAL_BATCH_SIZE = 500
+
+
+def recipe_parser(doc: str) -> Parser:
+    """A parser with the options of every script that trains by this recipe; doc: its own."""
+    parser = Parser(doc, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument_group("data").add_argument
+    add("--dataset", choices=("cifar10", "cifar100"), default="cifar10")
+    add("--root", default="data", help="folder of torchvision's files")
+    add("--download", action="store_true", help="let torchvision get them where they are missing")
+    add("--data-dir", metavar="FOLDER", help="32x32 images in train/<class>/ and val/<class>/")
+    group = parser.add_argument_group("runs")
+    add_shared(group, "--gpu")
+    add = group.add_argument
+    add("--iterations", type=number(int, 1), default=ITERATIONS, help="the schedule's length")
+    add("-p", "--print-freq", type=number(int, 1), default=100, help="steps between lines")
+    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = recipe_parser(__doc__)
+    add = parser.add_argument
+    add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")
+    add("--attentions", type=comma_list(str), default="none", help="such as none,simam,se")
+    add("--seeds", type=comma_list(number(int, 0)), default="1", help="such as 1,2,3,4,5")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help and mistakes are answered before torch is imported
+
+from utils.config import Config, Data, Machine, Network, Optim, run_name
+from utils.data.batches import EvalBatches, TrainBatches
+from utils.data.cifar import CifarLoader, Images, read_folder, read_torchvision
+from utils.data.normalise import Normalise
+from utils.data.preparation import CIFAR
+from utils.errors import UsageError
+from utils.processes.dist import Dist, alone, describe
+from utils.processes.ending import exit_code
+from utils.training.folder import find_checkpoint
+from utils.training.run import Run
+from utils.training.state import DataFacts, facts_of
+
+Splits = tuple[Images, Images]  # training and validation
 # what a run that goes on must have in common with its folder's checkpoint
 FIXED = (
     *("dataset", "arch", "attention", "attention_param"),
@@ -35,188 +76,97 @@ FIXED = (
 )
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """The options that `load_images` needs, and those of every run."""
-    add = parser.add_argument_group("data").add_argument
-    add("--dataset", choices=("cifar10", "cifar100"), default="cifar10")
-    add("--root", default="data", help="folder of torchvision's files")
-    add("--download", action="store_true", help="let torchvision get them where they are missing")
-    add("--data-dir", metavar="FOLDER", help="32x32 images in train/<class>/ and val/<class>/")
-    runs = parser.add_argument_group("runs")
-    add_shared(runs, "--gpu")
-    add = runs.add_argument
-    add("--iterations", type=number(int, 1), default=ITERATIONS, help="the schedule's length")
-    add("-p", "--print-freq", type=number(int, 1), default=100, help="steps between lines")
+def recipe(args: argparse.Namespace, network: Network, seed: int, dataset: str) -> Config:
+    """The paper's training of `network`, which gets as many classes as the data has.
 
-
-def network_parser(doc: str) -> Parser:
-    """The options of a script that trains one network; doc: the script's own."""
-    parser = Parser(
-        description=doc.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+    args: with the options of `recipe_parser`. dataset: what run folders call the data.
+    """
+    return Config(
+        network=replace(network, num_classes=0),
+        dataset=dataset,
+        data=Data(image_size=CIFAR.centre_crop, batch_size=128),
+        optim=Optim(weight_decay=5e-4, sched="iterations", iterations=args.iterations),
+        machine=Machine(gpu=args.gpu, seed=seed, print_freq=args.print_freq),
+        folder=os.path.join(args.ckpt, run_name(dataset, network, seed)),
     )
-    add_data_options(parser)
-    add = parser.add_argument
-    add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")
-    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")
-    return parser
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = network_parser(__doc__)
-    add = parser.add_argument
-    add("--attentions", type=comma_list(str), default="none", help="such as none,simam,se")
-    add("--seeds", type=comma_list(number(int, 0)), default="1", help="such as 1,2,3,4,5")
-    return parser.parse_args(argv)
+def read_images(args: argparse.Namespace, dataset: str) -> Splits:
+    """The images of --data-dir, or torchvision's `dataset`; raises UsageError without them."""
+    if args.data_dir:
+        return read_folder(args.data_dir)
+    return read_torchvision(dataset, args.root, args.download)
 
 
-class Run(NamedTuple):
-    """One training: what decides its result, besides the images."""
-
-    dataset: str
-    arch: str
-    attention: str
-    attention_param: float | None
-    seed: int
-    iterations: int
-
-    def folder(self, root: str) -> str:
-        from utils.training.folder import run_name
-
-        return os.path.join(root, run_name(*self[:5]))
-
-
-def dataset_name(dataset: str, data_dir: str | None) -> str:
+def dataset_name(args: argparse.Namespace, dataset: str) -> str:
     """What run folders call the data: the folder's own name, else torchvision's."""
-    return os.path.basename(os.path.abspath(data_dir)) if data_dir else dataset
+    return os.path.basename(os.path.abspath(args.data_dir)) if args.data_dir else dataset
 
 
-def load_images(dataset: str, data_dir: str | None, root: str, download: bool):
-    """Training and validation images, see `utils.data.cifar.Images`: of the folder `data_dir`, or
-    of torchvision's `dataset` in `root`. Raises UsageError without them."""
-    from utils.data.cifar import read_folder, read_torchvision
-
-    return read_folder(data_dir) if data_dir else read_torchvision(dataset, root, download)
-
-
-def runs_of(args: argparse.Namespace) -> list[Run]:
-    """A run for each attention and seed; raises UsageError for what can't be built."""
-    from main_imagenet import build_model
-    from networks import default_param
-
-    name = dataset_name(args.dataset, args.data_dir)
-    runs = []
-    for attention in args.attentions:
-        # a wrong name is told before hours of other runs
-        build_model({"arch": args.arch, "attention": attention})
-        param = default_param(attention)
-        for seed in args.seeds:
-            runs.append(Run(name, args.arch, attention, param, seed, args.iterations))
-    return sorted(runs, key=lambda run: args.seeds.index(run.seed))
-
-
-def train_run(run: Run, train, val, root: str, dist, print_freq: int) -> None:
-    """Train until the run in its folder under `root` is finished, from where it stands.
+def train(config: Config, splits: Splits, dist: Dist) -> None:
+    """Train until the run in the config's folder is finished, from where it stands.
 
     Raises UsageError where the folder holds a run of other settings, Stopped after a signal.
     """
-    from main_imagenet import build_model, header
-    from utils.data.cifar import CifarLoader
-    from utils.data.loader import EvalBatches, TrainBatches
-    from utils.data.preparation import CIFAR
-    from utils.data.seed import seed_all
-    from utils.processes.dist import describe
-    from utils.training.engine import Precision, Recipe
-    from utils.training.folder import read_resume
-    from utils.training.log import RunLog
-    from utils.training.optim import make_optimizer
-    from utils.training.run import Plan, Training
-    from utils.training.schedule import iteration_schedule
-
-    batches = TrainBatches(len(train), BATCH_SIZE, run.seed)
+    images, val_images = splits
+    seed, folder = config.machine.seed, config.folder
+    batches = TrainBatches(len(images), config.data.batch_size, seed)
     if not len(batches):
         raise UsageError("batch norm needs two training images at least")
-    epochs = -(-run.iterations // len(batches))
-    settings = run._asdict() | {
-        "images": len(train),
-        "val_images": len(val),
-        "checksum": f"{train.checksum():08x}-{val.checksum():08x}",
-        "epochs": epochs,
-        "batch_size": BATCH_SIZE,
-    }
-    folder = run.folder(root)
-    resume, content, notes = read_resume("auto", folder)
-    if resume:
-        said = content if isinstance(content, Mapping) else {}
-        for name in FIXED:
-            if said.get(name) != settings[name]:
-                raise UsageError(
-                    f"{folder} holds a run with {name} {said.get(name)}, this one has "
-                    f"{settings[name]}; give another --ckpt"
-                )
-        if content["epoch"] == epochs:
-            print(f"finished    {folder}", flush=True)
-            return
+    epochs = -(-config.optim.iterations // len(batches))
+    data = DataFacts(
+        classes=images.classes,
+        images=len(images),
+        val_images=len(val_images),
+        preparation=CIFAR,
+        checksum=f"{images.checksum():08x}-{val_images.checksum():08x}",
+    )
+    options = {name: facts_of(config, data)[name] for name in (*FIXED, "val_images")}
+    options |= {"epochs": epochs, "batch_size": config.data.batch_size, "device": describe(dist)}
+    optim = replace(config.optim, epochs=epochs)
+    config = replace(config.for_classes(len(images.classes)), optim=optim, options=options)
 
-    seed_all(run.seed, deterministic=True)
-    identity = {
-        "arch": run.arch,
-        "attention": run.attention,
-        "attention_param": run.attention_param,
-        "num_classes": len(train.classes),
-    }
-    model = dist.place(build_model(identity))
-    optimizer = make_optimizer(model, "sgd", LR, MOMENTUM, WEIGHT_DECAY)
-    precision = Precision(dist.device.type)
-    known = identity | settings | {"classes": train.classes, "decoder": "none"}
-    known["preparation"] = CIFAR._asdict()
-    training = Training(model, optimizer, precision, dist, folder, known)
-    if resume:
-        training.resume(content, resume)
-        notes += [f"resumed     {resume}: epoch {training.epoch + 1}, step {training.step + 1}"]
-    settings["device"] = describe(dist)
-    log = RunLog(folder, first_epoch=training.epoch, settings=settings)
-    sizes = (
-        f"{run.dataset}, {len(train)} training and {len(val)} validation images in "
-        f"{len(train.classes)} classes, seed {run.seed}"
+    found = find_checkpoint("auto", folder)
+    said = found.checkpoint.content if found.checkpoint else options
+    for name in FIXED:
+        if said.get(name) != options[name]:
+            raise UsageError(
+                f"{folder} holds a run with {name} {said.get(name)}, this one has "
+                f"{options[name]}; give another --ckpt"
+            )
+    if said.get("epoch") == epochs:
+        print(f"finished    {folder}", flush=True)
+        return
+    run = Run(config, dist, data, found, f"run folder {folder}; the same command goes on")
+    normalise = Normalise(dist.device, CIFAR)
+    shortened = f", shortened from {ITERATIONS:,}" * (config.optim.iterations < ITERATIONS)
+    run.train(
+        CifarLoader(images, batches, normalise),
+        CifarLoader(val_images, EvalBatches(len(val_images), EVAL_BATCH_SIZE), normalise),
+        [
+            f"data        {config.dataset}, {data.images} training and {data.val_images} "
+            f"validation images in {len(data.classes)} classes, seed {seed}",
+            f"schedule    {config.optim.iterations:,} iterations{shortened}, {epochs} epochs",
+        ],
     )
-    for line in header(model, identity, dist, train.pixels.shape[-1], sizes, folder) + notes:
-        log.line(line)
-    shortened = f", shortened from {ITERATIONS:,}" if run.iterations < ITERATIONS else ""
-    log.line(f"schedule    {run.iterations:,} iterations{shortened}, {epochs} epochs")
-    plan = Plan(
-        CifarLoader(train, batches, dist.device),
-        CifarLoader(val, EvalBatches(len(val), EVAL_BATCH_SIZE), dist.device),
-        epochs,
-        iteration_schedule(run.iterations, LR, len(batches)),
-        print_freq,
-        recipe=Recipe(norm_every=print_freq),
-        goes_on=f"run folder {folder}; the same command goes on",
-    )
-    try:
-        training.run(plan, log)
-        log.result({"best_acc1": training.best_acc1})
-    finally:
-        log.close()
 
 
 def train_all(args: argparse.Namespace) -> None:
-    from utils.processes.dist import alone
-
+    """A run for each attention and seed: all with the first seed, then all with the second."""
     dist = alone(args.gpu)
-    runs = runs_of(args)
-    train, val = load_images(args.dataset, args.data_dir, args.root, args.download)
-    for run in runs:
-        train_run(run, train, val, args.ckpt, dist, args.print_freq)
+    networks = [Network(arch=args.arch, attention=attention) for attention in args.attentions]
+    for network in networks:
+        network.build()  # a wrong name is told before hours of other runs
+    splits = read_images(args, args.dataset)
+    name = dataset_name(args, args.dataset)
+    for seed in args.seeds:
+        for network in networks:
+            train(recipe(args, network, seed, name), splits, dist)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-
-    from utils.processes.launch import guarded
-
-    return guarded(lambda: train_all(args))
+    return exit_code(lambda: train_all(args))
 
 
 if __name__ == "__main__":

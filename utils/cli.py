@@ -1,17 +1,35 @@
-"""What every command shares: mistakes are one line, exit code 2."""
+"""What every command line shares; imports nothing heavy, so that --help answers at once."""
 
 import argparse
 import math
-import os
-import signal
 import sys
-from collections.abc import Callable
-
-from .errors import UsageError
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line; takes every option with underscores for dashes, too.
+
+    removed: options that there were once, and what replaces each.
+    """
+
+    def __init__(self, doc: str, removed: Mapping[str, str] | None = None, **settings: Any):
+        super().__init__(description=doc.split("\n\n")[0], allow_abbrev=False, **settings)
+        self.removed = dict(removed or {})
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None):
+        words = [self._dashed(word) for word in (sys.argv[1:] if args is None else args)]
+        for word in words:
+            name = word.partition("=")[0]
+            if name in self.removed:
+                self.error(f"{name} is gone: {self.removed[name]}")
+        return super().parse_known_args(words, namespace)
+
+    def _dashed(self, word: str) -> str:
+        name, equals, value = word.partition("=")
+        dashed = name.replace("_", "-")
+        known = dashed in self._option_string_actions or dashed in self.removed
+        return dashed + equals + value if known else word
 
     def error(self, message: str):
         self.exit(2, f"error: {message} (see --help)\n")
@@ -53,7 +71,7 @@ def share(text: str) -> float:
     return value
 
 
-# options that several scripts share; each is also spelt with underscores
+# options that several scripts share
 SHARED = {
     "--attention-type": {"help": "the attention of all these networks"},
     "--attention-param": {"type": float, "help": "its setting, as for training"},
@@ -82,27 +100,4 @@ def add_shared(parser: argparse._ActionsContainer, *options: str) -> None:
     for option in options:
         settings = dict(SHARED[option])
         short = [settings.pop("short")] if "short" in settings else []
-        spellings = dict.fromkeys([option, "--" + option[2:].replace("-", "_")])
-        parser.add_argument(*short, *spellings, **settings)
-
-
-def exit_code(command: Callable[[], int | None], interrupted: str = "interrupted") -> int:
-    """Run `command`; its own code (None: 0), or 2 after printing the UsageError it raised.
-
-    Ctrl-C prints `interrupted` and gives 130. Where the reader of its output went away, such as
-    head, it ends in silence, with 141.
-    """
-    try:
-        code = command() or 0
-        sys.stdout.flush()
-        return code
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # what is still buffered would be written, and fail, when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        parser.add_argument(*short, option, **settings)

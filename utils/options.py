@@ -4,28 +4,54 @@ import argparse
 
 from .cli import Parser, add_shared, number, share
 
+# what the scripts of 2018 started processes with
+PROCESS_PER_GPU = "--gpu 0,1,2,3 starts a process per GPU"
+NODES = "torchrun --nnodes N --nproc-per-node K main_imagenet.py DATA ... starts several machines"
+REMOVED = {
+    "--multiprocessing-distributed": PROCESS_PER_GPU,
+    "--world-size": NODES,
+    "--rank": NODES,
+    "--dist-url": NODES,
+}
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; imports nothing heavy, so that --help answers at once."""
     parser = Parser(
-        description="Train and evaluate networks with SimAM, or another attention module.",
+        "Train and evaluate networks with SimAM, or another attention module.",
+        REMOVED,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
     )
-    group = parser.add_argument_group("data")
+    _add_data(parser.add_argument_group("data"))
+    _add_model(parser.add_argument_group("model"))
+    _add_optimisation(parser.add_argument_group("optimisation"))
+    _add_schedule(parser.add_argument_group("schedule"))
+    _add_runtime(parser.add_argument_group("runtime"))
+    _add_output(parser.add_argument_group("output"))
+    args = parser.parse_args(argv)
+    if args.nesterov and (args.optimizer != "sgd" or not args.momentum):
+        parser.error("--nesterov needs --optimizer sgd with a --momentum above 0")
+    for option in ("sync_bn", "compile"):
+        if args.parallel == "dp" and getattr(args, option):
+            parser.error(f"--{option.replace('_', '-')} needs --parallel ddp, a process per GPU")
+    if args.data is None and not args.synthetic:
+        parser.error("DATA, a folder with train/<class>/ and val/<class>/, is missing")
+    return args
+
+
+def _add_data(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("data", metavar="DATA", nargs="?", help="folder with train/<class>/ and val/<class>/")
     add_shared(group, "--workers")
     add(
         "-b",
         "--batch-size",
-        "--batch_size",
         type=number(int, 1),
         default=256,
         help="images per step, in total over the GPUs of this machine",
     )
     size = {"type": number(int, 32), "default": 224, "help": "pixels a side"}
-    add("--image-size", "--image_size", **size)
+    add("--image-size", **size)
     add(
         "--image-backend",
         choices=("turbo", "pil"),
@@ -51,24 +77,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="random images, made once, to time the network alone; as many as DATA or ImageNet has",
     )
 
-    add = parser.add_argument_group("model").add_argument
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("-a", "--arch", default="resnet18", help="network; a wrong name lists all")
     add(
         "--attention-type",
-        "--attention_type",
         default="none",
         help="attention module, such as simam or se; a wrong name lists all",
     )
     add(
         "--attention-param",
-        "--attention_param",
         type=float,
         help="the module's setting: lambda for simam (the paper: 0.1), reduction for se; "
         "the module's own default where not given",
     )
     add(
         "--num-classes",
-        "--num_classes",
         type=number(int, 1),
         help="size of the classifier; the number of class folders where not given",
     )
@@ -88,7 +113,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="each residual branch starts at zero: the weights of its last norm",
     )
 
-    add = parser.add_argument_group("optimisation").add_argument
+
+def _add_optimisation(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--lr", "--learning-rate", type=number(float, 0), default=0.1, help="initial learning rate")
     add("--optimizer", choices=("sgd", "adamw"), default="sgd", help="PyTorch's")
     add("--momentum", type=number(float, 0), default=0.9, help="of SGD")
@@ -117,7 +144,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "by it; with -e or --save-weights: take the file's average",
     )
 
-    add = parser.add_argument_group("schedule").add_argument
+
+def _add_schedule(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--epochs", type=number(int, 1), default=90, help="epochs in total")
     add(
         "--sched",
@@ -127,7 +156,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--cos-lr",
-        "--cos_lr",
         dest="sched",
         action="store_const",
         const="cosine",
@@ -136,7 +164,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--warmup-epochs", type=number(int, 0), default=0, help="epochs of linear warm-up")
 
-    add = parser.add_argument_group("runtime").add_argument
+
+def _add_runtime(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--gpu",
         help="GPU numbers, such as 0,1,2,3; -1: the CPU (=-1,-1: in two processes); "
@@ -148,6 +178,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="ddp",
         help="several GPUs: a process each (ddp), or one process for all (dp), as the paper",
     )
+    add("--dist-backend", choices=("nccl", "gloo"), help="the device's own where not given")
     add("--sync-bn", action="store_true", help="batch norm over all GPUs, not each its own")
     add("--amp", choices=("none", "bf16", "fp16"), default="none", help="mixed precision")
     add("--compile", action="store_true", help="compile the network with torch.compile")
@@ -161,25 +192,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "-p",
         "--print-freq",
-        "--print_freq",
         type=number(int, 1),
         default=10,
         help="steps between lines",
     )
 
-    add = parser.add_argument_group("runtime, as published (or torchrun)").add_argument
-    mpd = ("--multiprocessing-distributed", "--multiprocessing_distributed")
-    add(*mpd, action="store_true", help="a process for each GPU in --gpu, or for all there are")
-    add("--world-size", "--world_size", type=int, help="number of machines")
-    add("--rank", type=int, help="number of this machine, from 0")
-    add("--dist-url", "--dist_url", help="tcp://HOST:PORT of machine 0")
-    add("--dist-backend", "--dist_backend", choices=("nccl", "gloo"), help="the device's own")
 
-    add = parser.add_argument_group("output").add_argument
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folder is made")
     add(
         "--save-every-minutes",
-        "--save_every_minutes",
         type=number(float, 0, exclusive=True),
         metavar="M",
         help="save within epochs too, for machines that die without a warning",
@@ -187,16 +210,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("-e", "--evaluate", action="store_true", help="evaluate on val/ and write nothing")
     add(
         "--save-weights",
-        "--save_weights",
         metavar="FILE",
         help="write the bare weights of --resume or --weights, on the CPU, and exit",
     )
-    args = parser.parse_args(argv)
-    if args.nesterov and (args.optimizer != "sgd" or not args.momentum):
-        parser.error("--nesterov needs --optimizer sgd with a --momentum above 0")
-    for option in ("sync_bn", "compile"):
-        if args.parallel == "dp" and getattr(args, option):
-            parser.error(f"--{option.replace('_', '-')} needs --parallel ddp, a process per GPU")
-    if args.data is None and not args.synthetic:
-        parser.error("DATA, a folder with train/<class>/ and val/<class>/, is missing")
-    return args

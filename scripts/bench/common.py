@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from utils.checkpoints.files import write_atomically
 
 from networks.attentions import SimAM
 from networks.attentions.simam import simam_formula
-from utils.checkpoints.files import write_atomically
 
 # what `torch.cuda._sleep` takes for about 10 ms, in which the host starts a thousand kernels
 PAUSE = 20_000_000

@@ -9,6 +9,7 @@ import torchvision
 from conftest import STATELESS, run_command
 from published import PUBLISHED, our_network, prefixed, published_network, real
 from torch import nn
+from utils.checkpoints.files import read_file, save_atomically, write_weights
 
 from networks import create_model
 from utils.checkpoints.checkpoint import (
@@ -19,7 +20,6 @@ from utils.checkpoints.checkpoint import (
     num_classes_of,
     recognise,
 )
-from utils.checkpoints.files import read_file, save_atomically, write_weights
 
 
 def same(one, other) -> bool:

@@ -16,9 +16,9 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from utils.checkpoints.files import CheckpointError, read_file, write_weights
 
 from utils.checkpoints.checkpoint import state_dict_of
-from utils.checkpoints.files import CheckpointError, read_file, write_weights
 
 WEIGHTS = {"conv.weight": torch.randn(8, 4, 3, 3), "fc.bias": torch.randn(5)}
 

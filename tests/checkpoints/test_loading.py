@@ -2,10 +2,10 @@
 
 import pytest
 from torchvision.models import MobileNet_V2_Weights
-
-from networks import create_model
 from utils.checkpoints.files import save_atomically
 from utils.checkpoints.loading import class_names, load_network
+
+from networks import create_model
 
 IMAGENET = MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"]
 WORDNET = [f"n{number:08}" for number in range(1000)]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import run_command
 from PIL import Image
+from utils.checkpoints.files import write_weights
+from utils.checkpoints.loading import load_network
 
 from networks import create_model
 from scripts import evaluate_all, export_onnx, gradcam, predict, show_attention, train_cifar
-from utils.checkpoints.files import write_weights
-from utils.checkpoints.loading import load_network
 from utils.data.preparation import CIFAR, IMAGENET, preparation_of
 
 

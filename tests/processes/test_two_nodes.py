@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from jobs import COMMAND, Job, checkpoint, same, training, weights
-
 from utils.checkpoints.files import read_file
 
 IMPATIENT = str(Path(__file__).with_name("impatient.py"))

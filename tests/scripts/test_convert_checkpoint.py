@@ -10,9 +10,9 @@ import torch
 import torchvision
 from conftest import ROOT, STATELESS
 from published import PUBLISHED, our_network, published_network, real
+from utils.checkpoints.files import read_file, write_weights
 
 from scripts.convert_checkpoint import convert, main
-from utils.checkpoints.files import read_file, write_weights
 from utils.errors import UsageError
 
 

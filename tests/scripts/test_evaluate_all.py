@@ -8,10 +8,10 @@ import torch
 from conftest import STATELESS
 from published import prefixed, published_network
 from torchvision import datasets, transforms
+from utils.checkpoints.files import save_atomically, write_weights
 
 from networks import create_model
 from scripts.evaluate_all import main
-from utils.checkpoints.files import save_atomically, write_weights
 
 OPTIONS = ("--gpu", "-1", "-j", "0", "--image-size", "64", "-b", "5")
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from conftest import assert_no_picture
 from PIL import Image
+from utils.checkpoints.files import save_atomically, write_weights
+from utils.checkpoints.loading import load_network
 
 from networks import create_model, list_models
 from scripts.gradcam import explain, last_feature_map, main, titles
-from utils.checkpoints.files import save_atomically, write_weights
-from utils.checkpoints.loading import load_network
 from utils.data.images import load_image
 from utils.data.loader import Normalise
 from utils.data.preparation import IMAGENET

@@ -13,12 +13,12 @@ import torch
 from conftest import ROOT
 from jobs import Job
 from runs import SignalAtForward, assert_equal
+from utils.checkpoints.files import save_atomically
 
 from networks import create_model
 from networks.cifar.resnet import CifarResNet
 from scripts import reproduce, train_cifar
 from scripts.paper import table3
-from utils.checkpoints.files import save_atomically
 from utils.data.preparation import IMAGENET
 from utils.report.paper import TABLE3
 from utils.training.complexity import count_parameters

@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import assert_no_picture
 from PIL import Image
+from utils.checkpoints.files import write_weights
+from utils.checkpoints.loading import load_network
 
 from networks import create_model
 from scripts.show_attention import choose_layers, look, main
-from utils.checkpoints.files import write_weights
-from utils.checkpoints.loading import load_network
 from utils.data.images import load_image
 from utils.data.loader import Normalise
 from utils.data.preparation import IMAGENET

@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import run_command
 from jobs import COMMAND, Job, checkpoint, same, training, weights
-
 from utils.checkpoints.files import CheckpointError, read_file
 
 

@@ -1,5 +1,6 @@
-"""Checkpoints: files, whose network they hold, names of their weights."""
+"""Checkpoints: their file formats, names and networks. Needs neither torchvision nor a GPU."""
 
-from .checkpoint import load_weights
+from .checkpoint import Checkpoint, load_weights
+from .formats import CheckpointError
 
-__all__ = ["load_weights"]
+__all__ = ["Checkpoint", "CheckpointError", "load_weights"]

@@ -1,18 +1,21 @@
-"""The weights in a checkpoint, ours or another's: found, renamed, recognised, loaded strictly."""
+"""A checkpoint, ours or another's: read once, then asked for weights, network, classes, images."""
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from networks import default_param
-from utils.checkpoints.names import names_simam, remap_legacy_keys
-
-from .files import CheckpointError, read_file
+from ..config import Network
+from ..data.preparation import CIFAR, IMAGENET, Preparation
+from ..errors import UsageError
+from .formats import CheckpointError, read_file
+from .names import StateDict, names_simam, remap_legacy_keys
 from .recognition import identify, is_of
-
-StateDict = dict[str, torch.Tensor]
 
 # where training scripts keep the weights in what they save; the first that is there counts
 AVERAGE = "state_dict_ema"
@@ -21,61 +24,184 @@ PLACES = ("state_dict", "model", AVERAGE)
 PUBLISHED_LAMBDA, CIFAR_LAMBDA = 0.1, 1e-4
 
 
-def raw_state_dict_of(content: Any, path: str) -> StateDict:
-    """The weights in what `read_file` returned for `path`, under the file's own keys.
+class Recognised(NamedTuple):
+    """The network of a file. assumed: of which of its entries the file says nothing, each with the
+    reason for the value taken."""
 
-    Raises CheckpointError without any.
+    network: Network
+    assumed: dict[str, str]
+
+
+class Checkpoint:
+    """The file at `path`. content: what it holds by name, {} for what has no names.
+
+    file: what `read_file` returned, where it is at hand. Raises CheckpointError, as all methods do:
+    for a file that can't be read, and what it does not hold.
     """
-    state = content
-    for place in PLACES:
-        if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
-            state = content[place]
-            break
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(map(_is_weight, state.keys(), state.values()))
-    ):
-        raise CheckpointError(f"checkpoint {path} holds no network weights")
-    return dict(state)
+
+    def __init__(self, path: str, file: Any = None):
+        self.path = path
+        self.file = read_file(path) if file is None else file
+        self.content: Mapping[str, Any] = self.file if isinstance(self.file, Mapping) else {}
+
+    def refusal(self, why: str) -> CheckpointError:
+        """The error that says `why` the file does not serve."""
+        return CheckpointError(f"checkpoint {self.path} {why}")
+
+    @cached_property
+    def raw_weights(self) -> StateDict:
+        """The weights under the file's own keys."""
+        inside = (self.content.get(place) for place in PLACES)
+        state = next((each for each in inside if isinstance(each, Mapping)), self.file)
+        whole = isinstance(state, Mapping) and all(map(_is_weight, state.keys(), state.values()))
+        if not whole or not state:
+            raise self.refusal("holds no network weights")
+        return dict(state)
+
+    @cached_property
+    def weights(self) -> StateDict:
+        """The weights under our keys, see `remap_legacy_keys`."""
+        try:
+            return remap_legacy_keys(self.raw_weights)
+        except ValueError as error:
+            raise self.refusal(f"is ambiguous: {error}") from None
+
+    @property
+    def average(self) -> "Checkpoint":
+        """The same file with the moving average of its weights in their place."""
+        if not isinstance(self.content.get(AVERAGE), Mapping):
+            raise self.refusal("holds no average of weights; leave out --ema")
+        return Checkpoint(self.path, {**self.content, "state_dict": self.content[AVERAGE]})
+
+    @property
+    def network(self) -> Network | None:
+        """What a file of ours says of its network; None without a word that is known."""
+        kinds = {"arch": str, "attention": str, "attention_param": int | float | None}
+        kinds["num_classes"] = int
+        if all(isinstance(self.content.get(name, ...), kind) for name, kind in kinds.items()):
+            with suppress(UsageError):  # an attention that there is not
+                return Network(**{name: self.content[name] for name in kinds})
+        return None
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes its network tells apart."""
+        prefix = classifier_of(self.weights)
+        if prefix is None:
+            raise self.refusal("has no classifier")
+        return len(self.weights[f"{prefix}weight"])
+
+    def preparation(self, arch: str) -> Preparation:
+        """How the images of its network, an `arch`, are prepared: as it says, else CIFAR's for a
+        CIFAR network, else ImageNet's."""
+        said = self.content.get("preparation")
+        kinds = {"shorter_side": int, "centre_crop": int, "mean": tuple, "std": tuple}
+        if not isinstance(said, Mapping) or said.keys() != kinds.keys():
+            said = {}
+        if said and all(isinstance(said[name], kind) for name, kind in kinds.items()):
+            return Preparation(**said)
+        return CIFAR if arch.startswith("cifar_") else IMAGENET
+
+    def class_names(self, num_classes: int) -> list[str]:
+        """A name for each output of its network.
+
+        The class folders that it was trained on, where it says them; ImageNet's names for 1,000
+        classes, also in place of WordNet's numbers; the index for what is left.
+        """
+        said = self.content.get("classes")
+        if not isinstance(said, list) or not all(isinstance(name, str) for name in said):
+            said = []
+        if num_classes == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in said):
+            # not at the top: mmdetection's environment has no torchvision
+            from torchvision.models import ResNet18_Weights
+
+            return ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+        return said[:num_classes] + [str(index) for index in range(len(said), num_classes)]
+
+    def check_is(self, network: Network) -> None:
+        """Raise CheckpointError if the file says that it holds another network.
+
+        Bare weights say nothing of it: SimAM's can't be told from those of a plain network, except
+        by the published names.
+        """
+        said = self.network
+        if said and replace(said, num_classes=network.num_classes) != network:
+            raise self.refusal(f"is of another network; it was trained with {said.options}")
+        if network.attention == "none" and names_simam(self.raw_weights):
+            raise self.refusal(
+                "is a published one of a network with SimAM; use it with "
+                f"--attention-type simam --attention-param {PUBLISHED_LAMBDA}"
+            )
+
+    def recognise(self, attention: str | None = None, param: float | None = None) -> Recognised:
+        """Which network it holds: by its own word, then by keys and shapes.
+
+        attention, param: the user's word, where it is known better.
+        """
+        said = self.network
+        if said and attention in (None, said.attention):
+            network = said if param is None else replace(said, attention_param=param)
+            if is_of(self.weights, network):
+                return Recognised(network, {})
+        fits = {name: (arch, count) for arch, name, count in identify(self.weights)}
+        if not fits or attention not in (None, *fits):
+            wish = f"has no weights of {attention}; " if fits else ""
+            raise self.refusal(wish + what_fits(self.weights))
+        assumed = {}
+        name = attention or ("none" if "none" in fits else next(iter(fits)))
+        if names_simam(self.raw_weights):
+            name = attention or "simam"
+        elif len(fits) > 1 and not attention:
+            assumed["attention"] = f"{' and '.join(fits)} have the same keys, taken for {name}"
+        arch, count = fits[name]
+        if param is None and name == "simam":
+            param = CIFAR_LAMBDA if arch.startswith("cifar_") else PUBLISHED_LAMBDA
+            assumed["attention_param"] = f"lambda {param:g} as published"
+        network = Network(arch=arch, attention=name, attention_param=param, num_classes=count)
+        return Recognised(network, assumed)
+
+    def build(self, network: Network) -> nn.Module:
+        """The network with the file's weights."""
+        try:
+            model = network.build()
+        except UsageError as error:
+            raise self.refusal(f"is of a network that can't be: {error}") from None
+        self.load_into(model)
+        return model
+
+    def load_into(self, model: nn.Module) -> None:
+        """Load the weights into `model`, every key and shape, see `load_state`."""
+        load_state(model, self.weights, self.path)
+
+    def start(self, model: nn.Module) -> list[str]:
+        """As `load_into`, but without a classifier of its size `model` keeps its own.
+
+        Returns the lines that say so.
+        """
+        wanted, state = model.state_dict(), self.weights
+        own = {key: wanted[key] for key in wanted if key.startswith(classifier_of(wanted))}
+        notes = [f"weights     {self.path}"]
+        if classifier_of(state) is None:
+            notes.append("            it has no classifier; a new one is made")
+            state = state | own
+        elif any(key in state and state[key].shape != value.shape for key, value in own.items()):
+            notes.append(f"            its classifier of {self.num_classes} classes is made anew")
+            state = state | own
+        load_state(model, state, self.path)
+        return notes
 
 
-def _is_weight(key: Any, value: Any) -> bool:
-    """Whether `value` is a named tensor with as many numbers as its shape says.
+def load_weights(model: nn.Module, path: str) -> None:
+    """Load the weights in the file `path` into `model`, every key and shape.
 
-    A few numbers expanded to a huge shape would take that much memory once they are copied.
+    Takes our checkpoints and bare weights, the published ones, torchvision's, timm's ResNets,
+    mmdetection's backbones, safetensors, and what DataParallel, DDP or torch.compile made of any.
+    Raises CheckpointError, see `read_file` and `load_state`.
     """
-    return (
-        isinstance(key, str)
-        and isinstance(value, torch.Tensor)
-        and value.layout is torch.strided
-        and value.device.type == "cpu"
-        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
-    )
+    Checkpoint(path).load_into(model)
 
 
-def state_dict_of(content: Any, path: str) -> StateDict:
-    """The weights in what `read_file` returned for `path`, under our keys.
-
-    Knows the names and wrappings of `remap_legacy_keys`. Raises CheckpointError without weights.
-    """
-    try:
-        return remap_legacy_keys(raw_state_dict_of(content, path))
-    except ValueError as error:
-        raise CheckpointError(f"checkpoint {path} is ambiguous: {error}") from None
-
-
-def average_of(content: Any, path: str) -> StateDict:
-    """The moving average of the weights in what `read_file` returned for `path`, our keys.
-
-    Raises CheckpointError where the file has none.
-    """
-    if not isinstance(content, Mapping) or not isinstance(content.get(AVERAGE), Mapping):
-        raise CheckpointError(f"checkpoint {path} holds no average of weights; leave out --ema")
-    return state_dict_of(content[AVERAGE], path)
-
-
-def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: str) -> None:
+def load_state(model: nn.Module, state: StateDict, path: str) -> None:
     """Load `state` into `model`, every key and shape; `path` is for the message.
 
     Batch counters may be missing, as in files older than PyTorch 0.4.1. Raises CheckpointError
@@ -102,13 +228,14 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: str) -
     ]
     if found:
         raise CheckpointError(
-            f"checkpoint {path} does not fit the network: {'; '.join(found)}; {_what_fits(state)}"
+            f"checkpoint {path} does not fit the network: {'; '.join(found)}; {what_fits(state)}"
         )
     # a plain dict has no version, which makes PyTorch fill in missing batch counters
     model.load_state_dict(dict(state))
 
 
-def _what_fits(state: Mapping[str, torch.Tensor]) -> str:
+def what_fits(state: StateDict) -> str:
+    """Which options name a network that these weights fit, in words."""
     fits = identify(state)
     if not fits:
         return "it fits no network here"
@@ -117,17 +244,7 @@ def _what_fits(state: Mapping[str, torch.Tensor]) -> str:
     return f"it fits -a {arch} --attention-type {attentions} with {num_classes} classes"
 
 
-def load_weights(model: nn.Module, path: str) -> None:
-    """Load the weights in the file `path` into `model`, every key and shape.
-
-    Takes our checkpoints and bare weights, the published ones, torchvision's, timm's ResNets,
-    mmdetection's backbones, safetensors, and what DataParallel, DDP or torch.compile made of any.
-    Raises CheckpointError, see `read_file` and `load_state`.
-    """
-    load_state(model, state_dict_of(read_file(path), path), path)
-
-
-def classifier_of(state: Mapping[str, torch.Tensor]) -> str | None:
+def classifier_of(state: StateDict) -> str | None:
     """The prefix of the classifier's keys, with its dot: the one linear layer in no attention."""
     for key, value in state.items():
         if value.dim() == 2 and key.endswith(".weight") and ".attn_" not in key:
@@ -135,110 +252,15 @@ def classifier_of(state: Mapping[str, torch.Tensor]) -> str | None:
     return None
 
 
-def num_classes_of(state: Mapping[str, torch.Tensor], path: str) -> int:
-    """How many classes the network with the weights `state`, read from `path`, tells apart.
+def _is_weight(key: Any, value: Any) -> bool:
+    """Whether `value` is a named tensor with as many numbers as its shape says.
 
-    Raises CheckpointError where it has no classifier.
+    A few numbers expanded to a huge shape would take that much memory once they are copied.
     """
-    prefix = classifier_of(state)
-    if prefix is None:
-        raise CheckpointError(f"checkpoint {path} has no classifier")
-    return len(state[f"{prefix}weight"])
-
-
-def load_start_weights(model: nn.Module, path: str) -> list[str]:
-    """Load the file's weights; without a classifier of its size, `model` keeps its own.
-
-    Returns the lines that say so. Raises CheckpointError, see `load_state`.
-    """
-    state = state_dict_of(read_file(path), path)
-    wanted = model.state_dict()
-    own = {key: wanted[key] for key in wanted if key.startswith(classifier_of(wanted))}
-    notes = [f"weights     {path}"]
-    has = classifier_of(state)
-    if has is None:
-        notes.append("            it has no classifier; a new one is made")
-        state |= own
-    elif any(key in state and state[key].shape != value.shape for key, value in own.items()):
-        num_classes = num_classes_of(state, path)
-        notes.append(f"            its classifier of {num_classes} classes is made anew")
-        state |= own
-    load_state(model, state, path)
-    return notes
-
-
-def network_of(content: Any) -> dict[str, Any] | None:
-    """What a file of ours says of its network, as `create_model` takes it; None without a word."""
-    kinds = {
-        "arch": str,
-        "attention": str,
-        "attention_param": int | float | None,
-        "num_classes": int,
-    }
-    said = content if isinstance(content, Mapping) else {}
-    if all(name in said and isinstance(said[name], kind) for name, kind in kinds.items()):
-        return {name: said[name] for name in kinds}
-    return None
-
-
-def check_identity(content: Any, identity: Mapping[str, Any], path: str) -> None:
-    """Raise CheckpointError if the file says that it holds another network than `identity`.
-
-    Bare weights say nothing of it: SimAM's can't be told from those of a plain network, except by
-    the published names.
-    """
-    said = network_of(content)
-    names = ("arch", "attention", "attention_param")
-    if said and any(said[name] != identity[name] for name in names):
-        options = f"-a {said['arch']} --attention-type {said['attention']}"
-        if said["attention_param"] is not None:
-            options += f" --attention-param {said['attention_param']:g}"
-        raise CheckpointError(
-            f"checkpoint {path} is of another network; it was trained with {options}"
-        )
-    if identity["attention"] == "none" and names_simam(raw_state_dict_of(content, path)):
-        raise CheckpointError(
-            f"checkpoint {path} is a published one of a network with SimAM; use it with "
-            f"--attention-type simam --attention-param {PUBLISHED_LAMBDA}"
-        )
-
-
-class Recognised(NamedTuple):
-    """network: as `create_model` takes it. assumed: of which of its entries the file says nothing,
-    each with the reason for the value taken."""
-
-    network: dict[str, Any]
-    assumed: dict[str, str]
-
-
-def recognise(
-    content: Any, path: str, attention: str | None = None, param: float | None = None
-) -> Recognised:
-    """Which network is in what `read_file` returned for `path`.
-
-    What the file itself says comes first, then keys and shapes. attention, param: the user's
-    word, where it is known better. Raises CheckpointError where no network fits.
-    """
-    said, state = network_of(content), state_dict_of(content, path)
-    if said and attention in (None, said["attention"]):
-        network = said | ({} if param is None else {"attention_param": param})
-        if is_of(state, network):
-            return Recognised(network, {})
-    fits = {name: (arch, num_classes) for arch, name, num_classes in identify(state)}
-    if not fits or attention not in (None, *fits):
-        wish = f" has no weights of {attention};" if fits else ":"
-        raise CheckpointError(f"checkpoint {path}{wish} {_what_fits(state)}")
-    assumed = {}
-    name = attention or ("none" if "none" in fits else next(iter(fits)))
-    if names_simam(raw_state_dict_of(content, path)):
-        name = attention or "simam"
-    elif len(fits) > 1 and not attention:
-        assumed["attention"] = f"{' and '.join(fits)} have the same keys, taken for {name}"
-    arch, num_classes = fits[name]
-    if param is None:
-        param = default_param(name)
-        if name == "simam":
-            param = CIFAR_LAMBDA if arch.startswith("cifar_") else PUBLISHED_LAMBDA
-            assumed["attention_param"] = f"lambda {param:g} as published"
-    network = {"arch": arch, "attention": name, "attention_param": param}
-    return Recognised(network | {"num_classes": num_classes}, assumed)
+    return (
+        isinstance(key, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )

@@ -7,41 +7,40 @@ import torch
 from torch import nn
 
 from networks import create_model
-from utils.checkpoints.names import LEFTOVERS, remap_legacy_keys
 
-from .checkpoint import StateDict, load_state, raw_state_dict_of
-from .files import CheckpointError
+from .checkpoint import Checkpoint, load_state
+from .names import LEFTOVERS, StateDict, remap_legacy_keys
 
 PREFIX = "backbone."
 # the depths of mmdetection's ResNet
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
-def detector_of(content: Any, path: str) -> dict[str, Any]:
-    """What mmdetection 3 loads, {"state_dict", "meta"}, for the detector in `content`.
+def detector_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What mmdetection 3 loads, {"state_dict", "meta"}, for the detector in `checkpoint`.
 
-    content: what `read_file` returned for `path`. The backbone's published names become
-    mmdetection's; every other part keeps its names, which mmdetection 2 and 3 share. Of the rest
-    of the file only the names of the classes stay, where they are such. Raises CheckpointError
-    without a backbone, and for one that lacks a key of our ResNets or has another.
+    The backbone's published names become mmdetection's; every other part keeps its names, which
+    mmdetection 2 and 3 share. Of the rest of the file only the names of the classes stay, where
+    they are such. Raises CheckpointError without a backbone, and for one that lacks a key of our
+    ResNets or has another.
     """
     state = {
         key.removeprefix("module."): value
-        for key, value in raw_state_dict_of(content, path).items()
+        for key, value in checkpoint.raw_weights.items()
         if key.rpartition(".")[2] not in LEFTOVERS
     }
     published = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not published:
-        raise CheckpointError(
-            f"checkpoint {path} holds no detector: no key begins with {PREFIX}; "
+        raise checkpoint.refusal(
+            f"holds no detector: no key begins with {PREFIX}; "
             "a network alone is converted with --to mmdet"
         )
     try:
         backbone = remap_legacy_keys(published)
     except ValueError as error:
-        raise CheckpointError(f"checkpoint {path} is ambiguous: {error}") from None
-    _check(backbone, path)
-    classes = _class_names(content)
+        raise checkpoint.refusal(f"is ambiguous: {error}") from None
+    _check(backbone, checkpoint.path)
+    classes = _class_names(checkpoint.content)
     return {
         "meta": {"dataset_meta": {"classes": classes}} if classes else {},
         "state_dict": {PREFIX + key: value for key, value in backbone.items()}

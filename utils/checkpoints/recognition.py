@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
 
 import torch
 
 from networks import ATTENTIONS, create_model, list_models
+
+from ..config import Network
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -32,14 +34,14 @@ def identify(state_dict: dict[str, torch.Tensor]) -> list[tuple[str, str, int]]:
     return fits
 
 
-def is_of(state_dict: dict[str, torch.Tensor], network: Mapping[str, Any]) -> bool:
-    """Whether `create_model(**network)` is possible, with just these keys and shapes.
+def is_of(state_dict: dict[str, torch.Tensor], network: Network) -> bool:
+    """Whether there is such a network, with just these keys and shapes.
 
     It is not made for the answer, so a file may ask for one of any size.
     """
     try:
         with torch.device("meta"):
-            expected = create_model(**network).state_dict()
+            expected = create_model(**asdict(network)).state_dict()
     except ValueError:
         return False
     return _without_counters(state_dict) == _without_counters(expected)

@@ -7,18 +7,18 @@ from urllib.error import URLError
 
 import torch
 from torch.nn.functional import pad
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from ..errors import UsageError, reason
+from .batches import EvalBatches, TrainBatches
 from .images import Crop, open_image
 from .listing import check_same_classes, list_images
-from .loader import EvalBatches, Normalise, TrainBatches
+from .normalise import Normalise
 from .preparation import CIFAR
 from .seed import mix_seed
 
 SIZE = CIFAR.centre_crop
 PADDING = 4
-MEAN, STD = CIFAR.mean, CIFAR.std
-DATASETS = ("cifar10", "cifar100")
 # numbers mixed into a seed, so that what is drawn from it stays apart from the epochs' orders
 AUGMENTATION, SPLIT = 1, 2
 
@@ -47,8 +47,6 @@ def read_torchvision(name: str, root: str, download: bool = False) -> tuple[Imag
 
     download: get them if they aren't there. Raises UsageError where they are not, or not whole.
     """
-    from torchvision.datasets import CIFAR10, CIFAR100
-
     dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     splits = []
     for train in (True, False):
@@ -130,21 +128,16 @@ def augment(pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
 
 
 class CifarLoader:
-    """Like `utils.data.loader.DeviceLoader`, from images that are all on the device.
+    """A `Loader` of images that are all on the device.
 
     batches: `EvalBatches`, or `TrainBatches` for augmented images, drawn from its seed.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        batches: TrainBatches | EvalBatches,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-    ):
-        self.batches, self.device = batches, device
-        self.pixels, self.targets = images.pixels.to(device), images.targets.to(device)
-        self.normalise = Normalise(device, dtype, MEAN, STD)
+    def __init__(self, images: Images, batches: TrainBatches | EvalBatches, normalise: Normalise):
+        self.batches, self.normalise, self.device = batches, normalise, normalise.device
+        self.pixels, self.targets = (
+            each.to(self.device) for each in (images.pixels, images.targets)
+        )
 
     def __len__(self) -> int:
         return len(self.batches)

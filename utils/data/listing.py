@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..checkpoints.files import read_file, save_atomically
+from ..checkpoints.formats import read_file, save_atomically
 from ..errors import UsageError
 from .endings import IMAGE_ENDINGS, is_image
 

@@ -1,29 +1,45 @@
-"""Images in class folders, as reproducible batches on the device."""
+"""Images in class folders, as batches on the device."""
 
 import gc
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from ..config import Config, Data
 from ..errors import UsageError, reason
 from ..processes.dist import Dist
 from ..processes.memory import keep_freed_memory
-from ..processes.signals import leave_to_parent
-from .images import EvalTransform, TrainTransform, Transform, open_image
+from ..processes.signals import kill_workers_at_exit, leave_to_parent
+from .batches import EvalBatches, Key, TrainBatches
+from .images import EvalTransform, TrainTransform, Transform, choose_backend, open_image
 from .listing import Listing
-from .preparation import IMAGENET, Preparation
-from .seed import mix_seed, seeded
-
-MEAN, STD = IMAGENET.mean, IMAGENET.std
+from .normalise import Normalise
+from .preparation import Preparation
+from .seed import seeded
 
 # how many each worker is asked for before they are needed: every loader with `Collate` must ask for
 # no more, and this is PyTorch's default
 BATCHES_AHEAD = 2
 
-Key = tuple[int, int]  # (epoch, index): all that a sample depends on besides the seed
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Loader(Protocol):
+    """What gives a training or an evaluation its images: an epoch's batches, on the device.
+
+    Iterating gives normalised images (N, 3, H, W), channels last, and targets: classes (N,), or
+    shares of them (N, classes). batches: which images are in each; normalise: how to undo that.
+    """
+
+    batches: TrainBatches | EvalBatches
+    normalise: Normalise
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class BadImage(NamedTuple):
@@ -72,74 +88,6 @@ class ImageDataset(Dataset):
             else:
                 return image, int(self.listing.targets[candidate]), passed_over
         return passed_over[0]
-
-
-class TrainBatches(Sampler):
-    """Batches of keys for this process: an order per epoch, drawn from (seed, epoch).
-
-    batch_size: images per step over all processes; each takes every `world`-th of them. The last
-    batch is smaller, the same number for every process; below two images each it is left out,
-    since batch norm can't train on one. `start` says where the next iteration begins.
-    """
-
-    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
-        self.num_images, self.batch_size = num_images, batch_size
-        self.seed, self.rank, self.world = seed, rank, world
-        self.epoch = self.first_step = 0
-        last = num_images % batch_size // world * world
-        self.used = num_images - num_images % batch_size + (last if last >= 2 * world else 0)
-
-    def start(self, epoch: int, first_step: int = 0) -> None:
-        self.epoch, self.first_step = epoch, first_step
-
-    def images_until(self, step: int) -> int:
-        """How many images all processes have seen when `step` steps of an epoch are done."""
-        return min(step * self.batch_size, self.used)
-
-    @property
-    def sizes(self) -> set[int]:
-        """How many images this process gets at once; the last batch may be smaller."""
-        batches = min(self.batch_size, self.used), self.used % self.batch_size
-        return {batch // self.world for batch in batches} - {0}
-
-    def __len__(self) -> int:
-        return -(-self.used // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
-        order = torch.randperm(self.num_images, generator=generator)[: self.used]
-        for first in range(self.first_step * self.batch_size, self.used, self.batch_size):
-            batch = order[first : first + self.batch_size][self.rank :: self.world]
-            yield [(self.epoch, index) for index in batch.tolist()]
-
-
-class EvalBatches(Sampler):
-    """Batches of keys that cover every image exactly once over all processes, without padding.
-
-    common_steps: how many every process has; a process may have one more.
-    """
-
-    def __init__(self, num_images: int, batch_size: int, rank: int = 0, world: int = 1):
-        self.indices = range(rank, num_images, world)
-        self.num_images, self.batch_size, self.world = num_images, batch_size, world
-        self.common_steps = -(-(num_images // world) // batch_size)
-
-    def images_until(self, step: int) -> int:
-        """How many images all processes have seen when `step` steps are done."""
-        return min(step * self.batch_size * self.world, self.num_images)
-
-    @property
-    def sizes(self) -> set[int]:
-        """How many images this process gets at once; the last batch may be smaller."""
-        own = len(self.indices)
-        return {min(self.batch_size, own), own % self.batch_size} - {0}
-
-    def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        for first in range(0, len(self.indices), self.batch_size):
-            yield [(0, index) for index in self.indices[first : first + self.batch_size]]
 
 
 class Collate:
@@ -199,50 +147,24 @@ class AfterFirst(Sampler):
             yield [(0, 0)]
 
 
-class Normalise:
-    """uint8 images -> `dtype` on `device`: less the mean (ImageNet's), by the deviation."""
-
-    def __init__(
-        self,
-        device: torch.device,
-        dtype: torch.dtype,
-        mean: tuple[float, ...] = MEAN,
-        std: tuple[float, ...] = STD,
-    ):
-        self.dtype = dtype
-        self.mean = 255 * torch.tensor(mean, device=device)[:, None, None]
-        self.std = 255 * torch.tensor(std, device=device)[:, None, None]
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return (images - self.mean).div_(self.std).to(self.dtype)
-
-    def undo(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images -> uint8, as they were."""
-        return (images * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
-
-
 class DeviceLoader:
-    """Normalised images (N, 3, H, W), channels last, and targets (N,) on `device`.
+    """A `Loader` of a dataset's images, which `workers` processes make.
 
-    batches: `TrainBatches` or `EvalBatches`. dtype: of the images; what the network computes in.
     report: called with one line for every image that was passed over, the first time; see
-    `ImageDataset`. mean, std: see `Normalise`. Raises UsageError at an image that can't be decoded.
-    The workers start at once: make it before the training begins.
+    `ImageDataset`. Raises UsageError at an image that can't be decoded. The workers start at once:
+    make it before the training begins.
     """
 
     def __init__(
         self,
         dataset: ImageDataset,
-        batches: Sampler,
+        batches: TrainBatches | EvalBatches,
         workers: int,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
+        normalise: Normalise,
         report: Callable[[str], None] | None = None,
-        mean: tuple[float, ...] = MEAN,
-        std: tuple[float, ...] = STD,
     ):
-        self.batches, self.device, self.report = batches, device, report
-        self.normalise = Normalise(device, dtype, mean, std)
+        self.batches, self.normalise, self.report = batches, normalise, report
+        self.device = device = normalise.device
         self.passed_over: set[str] = set()
         # one for all epochs: the allocator keeps the memory of every stream that was ever used
         self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -259,6 +181,7 @@ class DeviceLoader:
             generator=torch.Generator(),
         )
         if workers:
+            kill_workers_at_exit()
             # A worker that is forked while another thread holds a lock, say of the C library, can
             # wait for that lock without end. The training has many threads, and this loader its
             # own, which pins memory; that one has settled when the first image is here.
@@ -267,12 +190,12 @@ class DeviceLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         copies = self._copied_ahead() if self.copying else self._decoded()
         for images, targets in copies:
             yield self.normalise(images), targets
 
-    def _decoded(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _decoded(self) -> Iterator[Batch]:
         for batch in self._collated():
             if isinstance(batch, BadImage):
                 raise UsageError(
@@ -299,7 +222,7 @@ class DeviceLoader:
             return ", --skip-bad-images leaves them out of the training"
         return "; get them again, or take them out of the folder"
 
-    def _copied_ahead(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _copied_ahead(self) -> Iterator[Batch]:
         """Batches on the GPU; while one is in use, a stream of its own copies the next."""
         waiting = None
         for batch in self._decoded():
@@ -321,13 +244,16 @@ class DeviceLoader:
 
 
 class SyntheticLoader:
-    """Like `DeviceLoader`, with random images and targets that are made once, on the device."""
+    """A `Loader` of random images and targets that are made once, on the device."""
 
     def __init__(
-        self, batches: Sampler, size: int, classes: int, device: torch.device, dtype: torch.dtype
+        self,
+        batches: TrainBatches | EvalBatches,
+        size: int,
+        classes: int,
+        normalise: Normalise,
     ):
-        self.batches = batches
-        self.normalise = Normalise(device, dtype)
+        self.batches, self.normalise, device = batches, normalise, normalise.device
         shape = batches.batch_size, size, size, 3
         images = torch.randint(256, shape, dtype=torch.uint8, device=device)
         self.images = images.permute(0, 3, 1, 2)
@@ -336,51 +262,46 @@ class SyntheticLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         for keys in self.batches:
             yield self.normalise(self.images[: len(keys)]), self.targets[: len(keys)]
 
 
 def train_loader(
     listing: Listing,
-    size: int,
-    batch_size: int,
-    seed: int,
-    workers: int,
+    config: Config,
     dist: Dist,
+    seed: int,
     dtype: torch.dtype = torch.float32,
-    backend: str = "pil",
     report: Callable[[str], None] | None = None,
-    policy: str | None = None,
 ) -> DeviceLoader | SyntheticLoader:
-    """Training batches of `batch_size` images over all processes, `workers` on this one.
-
-    report: see `DeviceLoader`; None stops at an image that can't be decoded. policy: see
-    `TrainTransform`.
-    """
+    """Training batches over all processes, in `dtype`. report: told of images passed over."""
+    data = config.data
+    batch_size = dist.batch_size(data.batch_size) * config.optim.accumulate
     batches = TrainBatches(len(listing.paths), batch_size, seed, dist.rank, dist.world)
-    if listing.synthetic:
-        return SyntheticLoader(batches, size, len(listing.classes), dist.device, dtype)
-    transform = TrainTransform(size, policy)
-    dataset = ImageDataset(listing, transform, seed, backend, report is not None)
-    return DeviceLoader(dataset, batches, workers, dist.device, dtype, report)
+    normalise = Normalise(dist.device, dtype=dtype)
+    if data.synthetic:
+        return SyntheticLoader(batches, data.image_size, len(listing.classes), normalise)
+    transform = TrainTransform(data.image_size, data.auto_augment)
+    decoder = choose_backend(data.image_backend, "turbo")
+    dataset = ImageDataset(listing, transform, seed, decoder, data.skip_bad_images)
+    return DeviceLoader(dataset, batches, dist.workers(data.workers), normalise, report)
 
 
 def eval_loader(
     listing: Listing,
+    data: Data,
     preparation: Preparation,
-    batch_size: int,
-    workers: int,
     dist: Dist,
     dtype: torch.dtype = torch.float32,
-    backend: str = "pil",
 ) -> DeviceLoader | SyntheticLoader:
-    """This process's share of the validation images, `batch_size` at once over all processes."""
+    """This process's share of the validation images, prepared so, in `dtype`."""
     size, shorter = preparation.centre_crop, preparation.shorter_side
-    share = max(batch_size // dist.world, 1)
+    share = max(dist.batch_size(data.batch_size) // dist.world, 1)
     batches = EvalBatches(len(listing.paths), share, dist.rank, dist.world)
-    if listing.synthetic:
-        return SyntheticLoader(batches, size, len(listing.classes), dist.device, dtype)
-    dataset = ImageDataset(listing, EvalTransform(size, shorter), backend=backend)
-    statistics = {"mean": preparation.mean, "std": preparation.std}
-    return DeviceLoader(dataset, batches, workers, dist.device, dtype, **statistics)
+    normalise = Normalise(dist.device, preparation, dtype)
+    if data.synthetic:
+        return SyntheticLoader(batches, size, len(listing.classes), normalise)
+    decoder = choose_backend(data.image_backend, "pil")
+    dataset = ImageDataset(listing, EvalTransform(size, shorter), backend=decoder)
+    return DeviceLoader(dataset, batches, dist.workers(data.workers), normalise)

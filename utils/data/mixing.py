@@ -5,39 +5,27 @@ from collections.abc import Iterator
 import torch
 from torchvision.transforms import v2
 
-from .loader import DeviceLoader, Normalise, SyntheticLoader, TrainBatches
+from ..config import Config
+from .loader import Loader
 from .seed import mix_seed
 
 
 class MixingLoader:
     """The batches of `loader`, mixed: images as before, targets as shares (N, num_classes).
 
-    mixup, cutmix: alpha of the Beta distribution that the shares are drawn from (Zhang et al.,
-    ICLR 2018; Yun et al., ICCV 2019), 0 for none; with both, each batch takes one at random.
-    What is drawn depends on (seed, epoch, step) alone, and is the same in every process.
+    config.data's mixup and cutmix: alpha of the Beta distribution that the shares are drawn from
+    (Zhang et al., ICLR 2018; Yun et al., ICCV 2019), 0 for none; with both, each batch takes one
+    at random. What is drawn depends on (seed, epoch, step) alone, and is the same in every process.
     """
 
-    def __init__(
-        self,
-        loader: DeviceLoader | SyntheticLoader,
-        mixup: float,
-        cutmix: float,
-        num_classes: int,
-        seed: int,
-    ):
+    def __init__(self, loader: Loader, config: Config, seed: int):
         self.loader, self.seed = loader, seed
-        kinds = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
+        self.batches, self.normalise = loader.batches, loader.normalise
+        kinds = ((v2.MixUp, config.data.mixup), (v2.CutMix, config.data.cutmix))
+        num_classes = config.network.num_classes
         self.mix = v2.RandomChoice(
             [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
         )
-
-    @property
-    def normalise(self) -> Normalise:
-        return self.loader.normalise
-
-    @property
-    def batches(self) -> TrainBatches:
-        return self.loader.batches
 
     def __len__(self) -> int:
         return len(self.loader)

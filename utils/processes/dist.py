@@ -18,6 +18,7 @@ import torch.distributed.nn
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ..config import Machine
 from ..errors import UsageError
 from .memory import keep_freed_memory
 
@@ -214,20 +215,21 @@ def _take(device: torch.device, backend: str | None = None) -> torch.device:
     return device
 
 
-def start(gpus: str | None, parallel: str = "ddp", backend: str | None = None) -> Dist:
+def start(machine: Machine) -> Dist:
     """Take this process's place: the only one, or the one that torchrun's environment says.
 
-    gpus: as `--gpu`, a device for each process of this node, or -1 for all of them. parallel: "dp"
-    gives all devices to the only process. backend: "gloo" or "nccl", where None as the device
-    needs. Raises UsageError where this can't be.
+    gpu: a device for each process of this node, or -1 for all of them. parallel: "dp" gives all
+    devices to the only process. dist_backend: "gloo" or "nccl"; None for what the device needs.
+    Raises UsageError where this can't be.
     """
+    gpus, backend = machine.gpu, machine.dist_backend
     keep_freed_memory()
     if not torch.distributed.is_torchelastic_launched():
         devices = choose_devices(gpus)
         if len(devices) > 1 and devices[0].type == "cpu":
             raise UsageError("--parallel dp needs GPUs; on the CPU, leave it out")
         return Dist(0, 1, _take(devices[0], backend), replicas=devices)
-    if parallel == "dp":
+    if machine.parallel == "dp":
         raise UsageError("--parallel dp is a single process; start it without torchrun")
 
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")

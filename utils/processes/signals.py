@@ -1,7 +1,8 @@
 """Stopping between two steps when the system or the user asks for it."""
 
 import atexit
-import multiprocessing.util  # registers its exit handler before the one below, so it runs after
+import functools
+import multiprocessing.util  # registers its exit handler before `kill_workers_at_exit` does
 import os
 import signal
 
@@ -58,9 +59,16 @@ def leave_to_parent(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-@atexit.register
+@functools.cache
+def kill_workers_at_exit() -> None:
+    """Let no loader worker outlive this process, nor delay its end.
+
+    A worker that ignores SIGTERM would be waited for without end, if its loader was never freed.
+    """
+    atexit.register(_kill_workers)
+
+
 def _kill_workers() -> None:
-    # a worker that ignores SIGTERM would be waited for without end, if its loader was never freed
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

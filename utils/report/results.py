@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..disk import read_entries
+
 CURVES = ("lr", "train_loss", "train_acc1", "val_loss", "val_acc1", "val_acc5")
 DETECTOR = re.compile(r"((?:faster|mask)-rcnn_r\d+)(?:-(\w+))?_fpn_1x_coco$")
 SCHEDULE_1X = 12  # epochs
@@ -45,15 +47,6 @@ def read_run(folder: str) -> Finished | None:
     return Finished(folder, settings, epochs)
 
 
-def read_entries(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a file with one a line, without lines that a full disk or a kill cut off.
-
-    Raises OSError where the file can't be read.
-    """
-    lines = Path(path).read_text(errors="replace").splitlines()
-    return [entry for entry in map(_entry, lines) if entry]
-
-
 def read_detector(folder: str) -> dict[tuple[str, str, str], list[float]]:
     """By (detector, "bbox" or "segm", attention) the AP, AP50, AP75, and AP of small, medium and
     large objects, in percent, that mmdetection logged after the last epoch in a work folder.
@@ -76,11 +69,3 @@ def read_detector(folder: str) -> dict[tuple[str, str, str], list[float]]:
                 if None not in values:
                     found[detector, metric, attention] = [100 * value for value in values]
     return found
-
-
-def _entry(line: str) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return {}
-    return entry if isinstance(entry, dict) else {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel
 
+from ..config import Optim
 from ..processes.dist import Dist
 from .metrics import Totals
 
@@ -37,94 +39,84 @@ class Precision(NamedTuple):
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
 
 
-class Recipe(NamedTuple):
-    """What a step does beyond the published one; the defaults are that one.
+@dataclass
+class Learner:
+    """All that a step touches.
 
-    accumulate: parts in which a batch goes through the network, for less memory. clip_grad: the
-    largest norm of the gradient of all weights together. label_smoothing: share of the target
-    that is spread over all classes. norm_every: steps between looks at the gradient's norm, None
-    for none.
+    model: wrapped for its processes, see `Dist.wrap`. average: a moving average of its weights,
+    brought up to date after each step. norm_every: steps between looks at the gradient's norm,
+    None for none.
     """
 
-    accumulate: int = 1
-    clip_grad: float | None = None
-    label_smoothing: float = 0.0
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    optim: Optim
+    precision: Precision
+    dist: Dist
+    average: AveragedModel | None = None
     norm_every: int | None = None
 
-
-PUBLISHED = Recipe()
+    def __post_init__(self):
+        self.scaler = self.precision.scaler()
 
 
 def train_one_epoch(
-    model: nn.Module,
+    learner: Learner,
     batches: Batches,
-    optimizer: torch.optim.Optimizer,
-    lr_at_step: Callable[[int], float],
     totals: Totals,
-    dist: Dist,
-    precision: Precision,
-    scaler: torch.amp.GradScaler,
+    lr_at_step: Callable[[int], float],
     first_step: int = 0,
     after_step: AfterStep = lambda done, totals: None,
-    recipe: Recipe = PUBLISHED,
-    average: AveragedModel | None = None,
 ) -> dict[str, float]:
     """Train on `batches`, which start at step `first_step` of the epoch; `totals` so far.
 
     Targets are classes (N,), or shares of them (N, classes). after_step(done, totals) is called
-    with the number of steps done in the epoch. average: moving average of the weights, brought up
-    to date after each step. Returns the epoch's means over all processes, see `Totals.means`,
-    and "grad_norm" (None without a look at it) and "skipped" (steps).
+    with the number of steps done in the epoch. Returns the epoch's means over all processes, see
+    `Totals.means`, and "grad_norm" (None without a look at it) and "skipped" (steps).
     """
+    model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
+    clip_grad = learner.optim.clip_grad
     model.train()
     parameters = [each for each in model.parameters() if each.requires_grad]
     for step, (images, targets) in enumerate(batches, first_step):
         for group in optimizer.param_groups:
             group["lr"] = lr_at_step(step)
         optimizer.zero_grad()
-        compute_gradients(model, images, targets, totals, precision, scaler, recipe)
-        look = recipe.norm_every and (step + 1) % recipe.norm_every == 0
-        if look or recipe.clip_grad:
+        compute_gradients(learner, images, targets, totals)
+        look = learner.norm_every and (step + 1) % learner.norm_every == 0
+        if look or clip_grad:
             scaler.unscale_(optimizer)
             norm = get_total_norm([each.grad for each in parameters if each.grad is not None])
             totals.add_norm(norm)
-            if recipe.clip_grad:
-                clip_grads_with_norm_(parameters, recipe.clip_grad, norm)
+            if clip_grad:
+                clip_grads_with_norm_(parameters, clip_grad, norm)
         scaler.step(optimizer)
         if scaler.is_enabled():
-            totals.add_skipped(_found_infinity(scaler, optimizer) / dist.world)
+            totals.add_skipped(_found_infinity(scaler, optimizer) / learner.dist.world)
         scaler.update()
-        if average is not None:
-            average.update_parameters(_unwrapped(model))
+        if learner.average is not None:
+            learner.average.update_parameters(_unwrapped(model))
         after_step(step + 1, totals)
-    whole = Totals(dist.sum(totals.sums))
+    whole = Totals(learner.dist.sum(totals.sums))
     return whole.means() | {"grad_norm": whole.grad_norm(), "skipped": whole.skipped()}
 
 
 def compute_gradients(
-    model: nn.Module,
-    images: torch.Tensor,
-    targets: torch.Tensor,
-    totals: Totals,
-    precision: Precision,
-    scaler: torch.amp.GradScaler,
-    recipe: Recipe,
+    learner: Learner, images: torch.Tensor, targets: torch.Tensor, totals: Totals
 ) -> None:
     """Add the gradient of the batch's mean loss to the weights' own, and the batch to `totals`.
 
-    With `recipe.accumulate` the batch is split evenly, never below the two images that batch norm
-    needs.
+    With `accumulate` the batch is split evenly, never below the two images that batch norm needs.
     """
-    parts = min(recipe.accumulate, max(len(images) // 2, 1))
+    model, smoothing = learner.model, learner.optim.label_smoothing
+    parts = min(learner.optim.accumulate, max(len(images) // 2, 1))
     shares = zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
     for number, (some, their_targets) in enumerate(shares, 1):
         with _silent(model) if number < parts else nullcontext():
-            with precision.autocast():
+            with learner.precision.autocast():
                 logits = model(some)
-                loss = F.cross_entropy(
-                    logits, their_targets, label_smoothing=recipe.label_smoothing
-                )
-            scaler.scale(loss * (len(some) / len(images))).backward()
+                loss = F.cross_entropy(logits, their_targets, label_smoothing=smoothing)
+            learner.scaler.scale(loss * (len(some) / len(images))).backward()
         classes = their_targets if their_targets.dim() == 1 else their_targets.argmax(1)
         totals.add(loss.detach() * len(some), logits.detach(), classes)
 

@@ -1,9 +1,9 @@
-"""Which checkpoint a run goes on from."""
+"""A run folder's checkpoints, and which of them a run goes on from."""
 
 import os
-from typing import Any
+from typing import NamedTuple
 
-from ..checkpoints.files import CheckpointError, read_file
+from ..checkpoints import Checkpoint, CheckpointError
 from ..errors import UsageError
 
 LATEST = "checkpoint.pth.tar"
@@ -11,14 +11,14 @@ PREVIOUS = "checkpoint_previous.pth.tar"
 BEST = "model_best.pth.tar"
 
 
-def run_name(dataset: str, arch: str, attention: str, param: float | None, seed: int | None) -> str:
-    """What a run's folder is called: DATASET-ARCH[-ATTENTION-paramP][-seedS]"""
-    name = f"{dataset}-{arch}"
-    if attention != "none":
-        name += f"-{attention}"
-    if param is not None:
-        name += f"-param{param:g}"
-    return name if seed is None else f"{name}-seed{seed}"
+class Found(NamedTuple):
+    """What a run goes on from, None to start anew, and lines to show of the finding."""
+
+    checkpoint: Checkpoint | None
+    notes: list[str]
+
+
+NOTHING = Found(None, [])
 
 
 def kept_checkpoints(folder: str) -> list[str]:
@@ -27,38 +27,28 @@ def kept_checkpoints(folder: str) -> list[str]:
     return [path for path in paths if os.path.exists(path)]
 
 
-def find_resume(resume: str | None, folder: str) -> str | None:
-    """The path that `--resume` means for a run in `folder`; None to start anew.
+def find_checkpoint(resume: str | None, folder: str) -> Found:
+    """What `--resume` means for a run in `folder`: a file, "auto" for the folder's own, or None.
 
-    Raises UsageError where a new run would overwrite another one's checkpoints.
+    "auto" passes over checkpoints that are not whole, and says so. Raises UsageError where a new
+    run would overwrite another one's checkpoints, CheckpointError where nothing can be read.
     """
     kept = kept_checkpoints(folder)
-    if not kept:
-        return None if resume == "auto" else resume
     if resume == "auto":
-        return kept[0]
-    if resume is None or not os.path.realpath(resume).startswith(os.path.realpath(folder) + os.sep):
+        return _first_whole(kept, folder) if kept else NOTHING
+    inside = resume and os.path.realpath(resume).startswith(os.path.realpath(folder) + os.sep)
+    if kept and not inside:
         raise UsageError(
             f"{folder} already holds a run; go on with --resume auto, or give another --ckpt"
         )
-    return resume
+    return Found(Checkpoint(resume) if resume else None, [])
 
 
-def read_resume(resume: str | None, folder: str) -> tuple[str | None, Any, list[str]]:
-    """The path that `find_resume` finds, its content (empty to start anew), and lines to show.
-
-    "auto" passes over checkpoints that are not whole, and says so. Raises CheckpointError where
-    nothing can be read.
-    """
-    path = find_resume(resume, folder)
-    if path is None:
-        return None, {}, []
-    if resume != "auto":
-        return path, read_file(path), []
-    notes = []
-    for path in kept_checkpoints(folder):
+def _first_whole(paths: list[str], folder: str) -> Found:
+    reasons = []
+    for path in paths:
         try:
-            return path, read_file(path), notes
+            return Found(Checkpoint(path), [f"passed over  {reason}" for reason in reasons])
         except CheckpointError as error:
-            notes.append(f"passed over  {error}")
-    raise CheckpointError(f"no checkpoint in {folder} is whole; {notes[0].split('  ', 1)[1]}")
+            reasons.append(error)
+    raise CheckpointError(f"no checkpoint in {folder} is whole; {reasons[0]}")

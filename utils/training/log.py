@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,10 +15,9 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from ..data.loader import EvalBatches, TrainBatches
-from ..disk import write_atomically
+from ..data.batches import EvalBatches, TrainBatches
+from ..disk import append_line, read_entries, write_atomically
 from ..errors import UsageError
-from ..report.results import read_entries
 
 
 class RunLog:
@@ -50,6 +49,7 @@ class RunLog:
         settings = json.dumps(self.settings, indent=2)
         write_atomically(settings.encode(), os.path.join(self.folder, "args.json"))
         self._forget_from(first_epoch)
+        _leave_writers_errors_to_the_next_call()
         self.tensorboard = SummaryWriter(self.folder, purge_step=first_epoch)
 
     def _forget_from(self, epoch: int) -> None:
@@ -67,6 +67,10 @@ class RunLog:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
         self._append("log.txt", text)
+
+    def lines(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.line(text)
 
     def warn(self, text: str) -> None:
         """One line on standard error and in log.txt."""
@@ -135,23 +139,16 @@ class RunLog:
         self._show(SummaryWriter.close)
 
 
-def _leave_to_the_next_call(failed, before=threading.excepthook) -> None:
-    # TensorBoard's writing thread keeps its error for the next call too, where it is told
-    if failed.exc_type is not OSError or "tensorboard" not in type(failed.thread).__module__:
-        before(failed)
+def _leave_writers_errors_to_the_next_call() -> None:
+    """Say nothing of an error in TensorBoard's writing thread: the next call raises it again."""
+    before = threading.excepthook
 
+    def hook(failed) -> None:
+        ours = "tensorboard" in type(failed.thread).__module__
+        if failed.exc_type is not OSError or not ours:
+            before(failed)
 
-threading.excepthook = _leave_to_the_next_call
-
-
-def append_line(path: str, text: str) -> None:
-    """Write `text` at the end of a file, as a line of its own; raises OSError where it can't."""
-    with open(path, "a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read() != b"\n":  # a full disk cut off the line before
-                file.write(b"\n")
-        file.write(text.encode() + b"\n")
+    threading.excepthook = hook
 
 
 class Progress:

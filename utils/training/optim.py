@@ -7,32 +7,26 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..checkpoints.files import CheckpointError
+from ..checkpoints.formats import CheckpointError
+from ..config import Optim
 
 
-def make_optimizer(
-    model: nn.Module,
-    name: str = "sgd",
-    lr: float = 0.1,
-    momentum: float = 0.9,
-    weight_decay: float = 1e-4,
-    nesterov: bool = False,
-    decay_all: bool = True,
-) -> torch.optim.Optimizer:
-    """PyTorch's "sgd" or "adamw" for `model`, which is in its place, updating all in one pass.
+def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
+    """PyTorch's SGD or AdamW for `model`, which is in its place, updating all in one pass.
 
-    momentum, nesterov: of sgd; adamw keeps PyTorch's betas. decay_all: False leaves biases and
-    the weights of norms, all that has one dimension, without weight decay.
+    momentum and nesterov are SGD's; AdamW keeps PyTorch's betas. no_wd_norm_bias: biases and the
+    weights of norms are all that has one dimension.
     """
     groups = [{"params": list(model.parameters())}]
-    if not decay_all:
+    if optim.no_wd_norm_bias:
         flat = [each for each in model.parameters() if each.dim() <= 1]
         others = [each for each in model.parameters() if each.dim() > 1]
         groups = [{"params": others}, {"params": flat, "weight_decay": 0.0}]
-    settings = {"lr": lr, "weight_decay": weight_decay, "fused": True}
-    if name == "adamw":
+    settings = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": True}
+    if optim.optimizer == "adamw":
         return torch.optim.AdamW(groups, **settings)
-    sgd = torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, **settings)
+    settings |= {"momentum": optim.momentum, "nesterov": optim.nesterov}
+    sgd = torch.optim.SGD(groups, **settings)
     _begin_momentum(sgd)
     return sgd
 

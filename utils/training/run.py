@@ -3,134 +3,158 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
-from torch.profiler import profile
 
-from ..checkpoints.checkpoint import AVERAGE, CheckpointError, load_state
-from ..checkpoints.files import save_atomically
-from ..data.loader import DeviceLoader, SyntheticLoader
-from ..data.mixing import MixingLoader
+from networks.init import zero_init_residual
+
+from ..checkpoints import Checkpoint
+from ..checkpoints.checkpoint import AVERAGE
+from ..checkpoints.formats import save_atomically
+from ..config import Config, Network
+from ..data.loader import Batch, Loader
+from ..data.seed import choose_seed, seed_all
 from ..errors import UsageError
-from ..processes.dist import Dist
+from ..processes.dist import Dist, describe
 from ..processes.signals import Stopped, StopRequest
 from .compiling import warm_up
-from .engine import PUBLISHED, Precision, Recipe, evaluate, train_one_epoch
-from .folder import BEST, LATEST, PREVIOUS
+from .complexity import count_flops, count_parameters
+from .engine import DTYPES, Learner, Precision, train_one_epoch
+from .evaluation import accuracy_line, evaluate_with_progress
+from .folder import BEST, LATEST, NOTHING, PREVIOUS, Found
 from .log import Progress, RunLog
 from .metrics import Totals
-from .optim import MovingAverage, load_optimizer
+from .optim import MovingAverage, load_optimizer, make_optimizer
 from .profiling import step_profiler
+from .schedule import lr_at
+from .state import DataFacts, State, facts_of
 
-# what a checkpoint must hold for a training to go on from it
-RESUMABLE = {
-    *("epoch", "step", "best_acc1", "seconds", "sums", "state_dict", "optimizer", "scaler"),
-    *("rng", "cuda_rng", "classes", "images", "seed", "batch_size", "decoder"),
-}
-
-
-class Plan(NamedTuple):
-    """What a training does: its batches, epochs, learning rate by (epoch, step), steps a line.
-
-    save_every: seconds between saves within an epoch, None for none. sync_bn: see `Dist.wrap`.
-    recipe: what a step does beyond the published one. compile_for: images' side, in pixels, for
-    which the network is compiled, None for no compilation. profile: steps to profile, None for
-    none. goes_on: what a run that is stopped says of going on.
-    """
-
-    train: DeviceLoader | SyntheticLoader | MixingLoader
-    val: DeviceLoader | SyntheticLoader
-    epochs: int
-    lr_at_step: Callable[[int, int], float]
-    print_freq: int
-    save_every: float | None = None
-    sync_bn: bool = False
-    recipe: Recipe = PUBLISHED
-    compile_for: int | None = None
-    profile: int | None = None
-    goes_on: str = "the same command with --resume auto goes on"
+# what must be the same for a run to go on within an epoch
+WITHIN_EPOCH = ("seed", "batch_size", "images", "decoder")
+GOES_ON = "the same command with --resume auto goes on"
 
 
-class Training:
-    """A network and all that a checkpoint must hold to go on from any step, bit for bit.
+class Run:
+    """A training, begun or gone on with as `config` says, and all that its checkpoints hold.
 
-    model: on its device, not wrapped. identity: plain values that say which run this is; they are
-    saved too. folder: where checkpoints go. ema_decay: of a moving average of the weights, which
-    is then evaluated too, and decides which state is the best. The state is public: epoch, step
-    (of the epoch, done), best_acc1 (percent, of what is kept as the best; -inf before there is
-    one), totals and seconds (of the epoch so far).
+    data: what is known of its images. found: the checkpoint to go on from, as the first process
+    found it. goes_on: what it says of going on when it is stopped. The state is public: epoch,
+    step (of the epoch, done), best_acc1 (percent, of what is kept as the best; -inf before there
+    is one), totals and seconds (of the epoch so far). Raises UsageError where the network can't be
+    built, the checkpoint is of another one, or stands within an epoch of other batches.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        precision: Precision,
+        config: Config,
         dist: Dist,
-        folder: str,
-        identity: Mapping[str, Any],
-        ema_decay: float | None = None,
+        data: DataFacts,
+        found: Found = NOTHING,
+        goes_on: str = GOES_ON,
     ):
-        self.model, self.optimizer, self.dist = model, optimizer, dist
-        self.precision, self.scaler = precision, precision.scaler()
-        self.folder, self.identity = folder, dict(identity)
-        self.average = None if ema_decay is None else MovingAverage(model, ema_decay)
+        self.config, self.dist, self.data, self.goes_on = config, dist, data, goes_on
+        checkpoint, notes = found
+        if checkpoint:
+            checkpoint.check_is(config.network)
+        seed = config.machine.seed
+        said = checkpoint.content if checkpoint else {}
+        self.seed = dist.from_main(lambda: choose_seed(seed, said))
+        seed_all(self.seed, deterministic=seed is not None)
+        self.model = config.network.build()
+        if config.zero_init_residual and not zero_init_residual(self.model):
+            arch = config.network.arch
+            raise UsageError(f"--zero-init-residual: no residual branch of {arch} ends in a norm")
+        if config.weights and not checkpoint:
+            notes = notes + Checkpoint(config.weights).start(self.model)
+        dist.place(self.model)
+        self.learner = self._new_learner()
+
         self.epoch = self.step = 0
         self.best_acc1, self.seconds = -math.inf, 0.0
         self.totals = Totals.zero(dist.device)
         self.unsaved: OSError | None = None
         self.latest_is_whole = True
         self.saved_at = time.monotonic()
-        self.log = RunLog(quiet=True)
+        dist.check_same(self.facts)
+        if checkpoint:
+            self._go_on(checkpoint)
+            where = f"epoch {self.epoch + 1}, step {self.step + 1}"
+            notes = notes + [f"resumed     {checkpoint.path}: {where}"]
+        self.notes = notes
+        settings = config.options | asdict(config.network) | {"images": data.images}
+        self.log = RunLog(config.folder, not dist.is_main, self.epoch, settings)
+
+    def _new_learner(self) -> Learner:
+        optim, machine = self.config.optim, self.config.machine
+        return Learner(
+            self.model,
+            make_optimizer(self.model, optim),
+            optim,
+            Precision(self.dist.device.type, DTYPES[machine.amp]),
+            self.dist,
+            None if optim.ema is None else MovingAverage(self.model, optim.ema),
+            machine.print_freq,
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its checkpoints say of it besides its state, as plain values."""
+        optim = self.config.optim
+        batch_size = self.dist.batch_size(self.config.data.batch_size) * optim.accumulate
+        facts = facts_of(self.config, self.data)
+        return facts | {"seed": self.seed, "batch_size": batch_size}
 
     def path(self, name: str) -> str:
-        return os.path.join(self.folder, name)
+        return os.path.join(self.config.folder, name)
 
-    def resume(self, content: Mapping[str, Any], path: str) -> None:
-        """Go on from `content`, read from `path`; the optimizer keeps its own settings.
-
-        Raises CheckpointError for a file without training state, of another network, and where
-        it stands within an epoch of other batches.
-        """
-        if not isinstance(content, Mapping) or not content.keys() >= RESUMABLE:
-            raise CheckpointError(
-                f"checkpoint {path} holds weights but no training state; "
-                f"to start a new training from them: --weights {path}"
-            )
-        if content["classes"] != self.identity["classes"]:
-            raise CheckpointError(f"checkpoint {path} was trained on other class folders")
-        if content["step"]:
-            for name in ("seed", "batch_size", "images", "decoder"):
-                if content[name] != self.identity[name]:
-                    raise CheckpointError(
-                        f"checkpoint {path} stands within epoch {content['epoch']} with {name} "
-                        f"{content[name]}, this run has {self.identity[name]}; go on with the same"
-                    )
-        if len(content["sums"]) != len(self.totals.sums):
-            raise CheckpointError(
-                f"checkpoint {path} was saved by another version; "
-                f"to start a new training from its weights: --weights {path}"
-            )
-        load_state(self.model, content["state_dict"], path)
-        load_optimizer(self.optimizer, content["optimizer"], path)
-        if self.average:
+    def _go_on(self, checkpoint: Checkpoint) -> None:
+        """Take its state over; the optimizer keeps its own settings."""
+        state, said, learner = State.of(checkpoint), checkpoint.content, self.learner
+        if said["classes"] != self.data.classes:
+            raise checkpoint.refusal("was trained on other class folders")
+        for name in WITHIN_EPOCH if state.step else ():
+            if said[name] != self.facts[name]:
+                raise checkpoint.refusal(
+                    f"stands within epoch {state.epoch} with {name} {said[name]}, "
+                    f"this run has {self.facts[name]}; go on with the same"
+                )
+        checkpoint.load_into(self.model)
+        load_optimizer(learner.optimizer, state.optimizer, checkpoint.path)
+        if learner.average:
             # one that begins here begins with these weights
-            load_state(self.average.module, content.get(AVERAGE, content["state_dict"]), path)
-            self.average.n_averaged.fill_(content.get("ema_updates", 0))
-        if self.scaler.is_enabled() and content["scaler"]:  # empty after another --amp
-            self.scaler.load_state_dict(content["scaler"])
-        torch.set_rng_state(content["rng"])
-        if content["cuda_rng"] is not None and self.dist.device.type == "cuda":
-            torch.cuda.set_rng_state(content["cuda_rng"], self.dist.device)
-        self.epoch, self.step = content["epoch"], content["step"]
-        self.best_acc1, self.seconds = content["best_acc1"], content["seconds"]
+            average = checkpoint.average if AVERAGE in said else checkpoint
+            average.load_into(learner.average.module)
+            learner.average.n_averaged.fill_(state.ema_updates)
+        if learner.scaler.is_enabled() and state.scaler:  # empty after another --amp
+            learner.scaler.load_state_dict(state.scaler)
+        torch.set_rng_state(state.rng)
+        if state.cuda_rng is not None and self.dist.device.type == "cuda":
+            torch.cuda.set_rng_state(state.cuda_rng, self.dist.device)
+        self.epoch, self.step = state.epoch, state.step
+        self.best_acc1, self.seconds = state.best_acc1, state.seconds
         if self.dist.is_main:
-            self.totals.sums.copy_(torch.tensor(content["sums"], dtype=torch.float64))
-        self.latest_is_whole = path == self.path(LATEST)
+            self.totals.load(state.counters)
+        self.latest_is_whole = checkpoint.path == self.path(LATEST)
+
+    def _state(self, totals: Totals) -> State:
+        learner, on_gpu = self.learner, self.dist.device.type == "cuda"
+        return State(
+            epoch=self.epoch,
+            step=self.step,
+            best_acc1=self.best_acc1,
+            seconds=self.seconds,
+            counters=totals.counters(),
+            optimizer=learner.optimizer.state_dict(),
+            scaler=learner.scaler.state_dict(),
+            rng=torch.get_rng_state(),
+            cuda_rng=torch.cuda.get_rng_state(self.dist.device) if on_gpu else None,
+            ema_updates=int(learner.average.n_averaged) if learner.average else 0,
+        )
 
     def save(self, acc1: float | None = None) -> None:
         """Write the state to the run folder. A failure is a warning: the run is worth more.
@@ -138,172 +162,154 @@ class Training:
         acc1: validation accuracy, where it is that of this state; the best is also kept apart.
         Every process must call it, at the same step.
         """
-        sums = self.dist.sum(self.totals.sums).tolist()
+        totals = Totals(self.dist.sum(self.totals.sums))
         self.saved_at = time.monotonic()
         if not self.dist.is_main:
             return
-        on_gpu = self.dist.device.type == "cuda"
-        content = {
-            **self.identity,
-            "epoch": self.epoch,
-            "step": self.step,
-            "best_acc1": self.best_acc1,
-            "seconds": self.seconds,
-            "sums": sums,
-            "state_dict": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.dist.device) if on_gpu else None,
-        }
-        if self.average:
-            content[AVERAGE] = self.average.module.state_dict()
-            content["ema_updates"] = int(self.average.n_averaged)
+        state = self._state(totals)
+        content = {**self.facts, "state_dict": self.model.state_dict()}
+        if self.learner.average:
+            content[AVERAGE] = self.learner.average.module.state_dict()
         try:
             if acc1 is not None and acc1 > self.best_acc1:
-                content["best_acc1"] = acc1
-                save_atomically(content, self.path(BEST))
+                state = replace(state, best_acc1=acc1)
+                save_atomically(content | state.content(), self.path(BEST))
                 self.best_acc1 = acc1
             # a file that was cut off must not take the place of the one that replaced it
             kept = self.path(PREVIOUS) if self.latest_is_whole else None
-            save_atomically(content, self.path(LATEST), kept)
+            save_atomically(content | state.content(), self.path(LATEST), kept)
             self.unsaved, self.latest_is_whole = None, True
         except OSError as error:
             self.unsaved = error
             self.log.warn(f"can't save {self.path(LATEST)} ({error}); the previous one stays")
 
-    def run(self, plan: Plan, log: RunLog) -> None:
-        """Train up to `plan.epochs` epochs, evaluating and saving after each.
+    def train(self, train: Loader, val: Loader, about: list[str]) -> None:
+        """Train up to the last epoch, evaluating and saving after each; then close the log.
 
-        Raises Stopped after SIGINT, SIGTERM or SIGUSR1 to any process, with the state saved;
-        UsageError for a loss that is not finite, an image that can't be decoded, and a last save
-        that failed.
+        about: lines on the images, for the log's header. Raises Stopped after SIGINT, SIGTERM
+        or SIGUSR1 to any process, with the state saved; UsageError for a loss that is not finite,
+        an image that can't be decoded, and a last save that failed.
         """
-        self.log = log
+        self.train_loader, self.val_loader = train, val
         if self.dist.is_main:
-            for begun in Path(self.folder).glob("*.pth.tar.tmp-*"):  # by a run that was killed
+            for begun in Path(self.config.folder).glob("*.pth.tar.tmp-*"):  # by a killed run
                 begun.unlink(missing_ok=True)
-        if plan.compile_for:
-            self.model.compile(dynamic=False)
-        wrapped = self.dist.wrap(self.model, plan.sync_bn)
-        if plan.compile_for:
-            sizes = plan.train.batches.sizes, plan.val.batches.sizes
-            seconds = warm_up(
-                wrapped, *sizes, plan.compile_for, self.dist, self.precision, plan.recipe
-            )
-            log.line(f"compiled    in {seconds:.1f} s, which no rate below contains")
         stopping = StopRequest(torch.distributed.is_torchelastic_launched())
-        steps = plan.profile if self.dist.is_main else None
-        profiling = step_profiler(steps, self.folder, self.dist.device, log.line)
-        with stopping as stop, profiling as profiler:
-            while self.epoch < plan.epochs:
-                self._one_epoch(wrapped, plan, stop, profiler)
-        if self.unsaved:
-            raise UsageError(f"can't save {self.path(LATEST)}: {self.unsaved}")
+        try:
+            size = self.data.preparation.centre_crop
+            self.log.lines(header(self.model, self.config.network, self.dist, size))
+            self.log.lines(about)
+            self.log.lines([f"run folder  {self.config.folder}", *self.notes])
+            self._wrap()
+            steps = self.config.machine.profile if self.dist.is_main else None
+            profiling = step_profiler(steps, self.config.folder, self.dist.device, self.log.line)
+            with stopping as self.stop, profiling as self.profiler:
+                while self.epoch < self.config.optim.epochs:
+                    self._one_epoch()
+            if self.unsaved:
+                raise UsageError(f"can't save {self.path(LATEST)}: {self.unsaved}")
+            self.log.line(f"best Acc@1  {self.best_acc1:.3f}, {self.path(BEST)}")
+            self.log.result({"best_acc1": self.best_acc1})
+        finally:
+            self.log.close()
 
-    def _one_epoch(
-        self, wrapped: nn.Module, plan: Plan, stop: StopRequest, profiler: profile | None
-    ) -> None:
+    def _wrap(self) -> None:
+        """Wrap the network for its processes; compile it, where that is wanted."""
+        machine = self.config.machine
+        if machine.compile:
+            self.model.compile(dynamic=False)
+        self.learner.model = self.dist.wrap(self.model, machine.sync_bn)
+        if machine.compile:
+            sizes = self.train_loader.batches.sizes, self.val_loader.batches.sizes
+            seconds = warm_up(self.learner, *sizes, self.config.data.image_size)
+            self.log.line(f"compiled    in {seconds:.1f} s, which no rate below contains")
+
+    def _one_epoch(self) -> None:
         before, started = self.seconds, time.perf_counter()
-        on_train = self._train(wrapped, plan, stop, profiler)
+        on_train = self._train()
         train_seconds = self.seconds
-        title = f"Validation {self.epoch + 1}/{plan.epochs}"
-        results = {"val": self._evaluate(wrapped, title, plan, stop)}
-        if self.average:
-            average = f"{title}, average"
-            results["val_ema"] = self._evaluate(self.average.module, average, plan, stop)
+        title = f"Validation {self.epoch + 1}/{self.config.optim.epochs}"
+        results = {"val": self._evaluate(self.learner.model, title)}
+        if self.learner.average:
+            module = self.learner.average.module
+            results["val_ema"] = self._evaluate(module, f"{title}, average")
+        last = len(self.train_loader) - 1
         if not math.isfinite(results["val"]["loss"]):
-            raise self._diverged(len(plan.train) - 1, plan)
+            raise self._diverged(last)
 
-        metrics = {"epoch": self.epoch, "lr": plan.lr_at_step(self.epoch, len(plan.train) - 1)}
+        metrics = {"epoch": self.epoch, "lr": self._lr_at(last)}
         for split, means in {"train": on_train, **results}.items():
             metrics |= {f"{split}_{name}": means[name] for name in ("loss", "acc1", "acc5")}
         metrics["images_per_s"] = on_train["images"] / train_seconds
         metrics["seconds"] = before + time.perf_counter() - started
-        if self.scaler.is_enabled():
+        if self.learner.scaler.is_enabled():
             metrics["skipped_steps"] = on_train["skipped"]
         self.log.metrics(metrics)
         self.log.scalar("grad_norm", on_train["grad_norm"], self.epoch)
         self.log.line(
-            f"Epoch {self.epoch + 1}/{plan.epochs}  lr {metrics['lr']:.6g}  "
+            f"Epoch {self.epoch + 1}/{self.config.optim.epochs}  lr {metrics['lr']:.6g}  "
             f"train loss {on_train['loss']:.4f} acc@1 {on_train['acc1']:.2f}  "
             f"val loss {results['val']['loss']:.4f}  "
             f"{metrics['images_per_s']:.1f} images/s  {metrics['seconds']:.1f} s"
             + (f"  {on_train['skipped']} steps skipped" if on_train["skipped"] else "")
         )
         self.log.line(accuracy_line(results["val"]))
-        if self.average:
+        if self.learner.average:
             self.log.line(f"{accuracy_line(results['val_ema'])} (average)")
         self._advance(list(results.values())[-1]["acc1"])
 
-    def _train(
-        self, wrapped: nn.Module, plan: Plan, stop: StopRequest, profiler: profile | None
-    ) -> dict[str, float]:
-        epoch, first_step = self.epoch, self.step
-        before, started = self.seconds, time.perf_counter()
-        title = f"Epoch {epoch + 1}/{plan.epochs}"
-        progress = Progress(self.log, title, plan.train.batches, plan.print_freq, first_step)
+    def _lr_at(self, step: int) -> float:
+        return lr_at(self.config.optim, self.epoch, step, len(self.train_loader))
+
+    def _train(self) -> dict[str, float]:
+        first_step, before, started = self.step, self.seconds, time.perf_counter()
+        title = f"Epoch {self.epoch + 1}/{self.config.optim.epochs}"
+        print_freq = self.config.machine.print_freq
+        progress = Progress(self.log, title, self.train_loader.batches, print_freq, first_step)
 
         def after_step(done: int, totals: Totals) -> None:
             self.step, self.seconds = done, before + time.perf_counter() - started
-            if profiler:
-                profiler.step()
-            signum, save_due = self.dist.largest(stop.signum, self._save_due(plan))
+            if self.profiler:
+                self.profiler.step()
+            signum, save_due = self.dist.largest(self.stop.signum, self._save_due())
             if progress.advance(done) or signum or save_due:
                 bad_batch = totals.first_bad_batch()
                 if bad_batch is not None:
-                    raise self._diverged(bad_batch // plan.recipe.accumulate, plan)
+                    raise self._diverged(bad_batch // self.config.optim.accumulate)
                 progress.show(done, totals.means())
             if signum:
-                raise self._stop(signum, plan)
+                raise self._stopped(signum)
             if save_due:
                 self.save()
 
-        plan.train.batches.start(epoch, first_step)
+        self.train_loader.batches.start(self.epoch, first_step)
         with progress:
+            batches = self._with_first_shown(self.train_loader)
             return train_one_epoch(
-                wrapped,
-                self._with_first_shown(plan.train),
-                self.optimizer,
-                lambda step: plan.lr_at_step(epoch, step),
-                self.totals,
-                self.dist,
-                self.precision,
-                self.scaler,
-                first_step,
-                after_step,
-                plan.recipe,
-                self.average,
+                self.learner, batches, self.totals, self._lr_at, first_step, after_step
             )
 
-    def _with_first_shown(
-        self, loader: DeviceLoader | SyntheticLoader | MixingLoader
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _with_first_shown(self, loader: Loader) -> Iterator[Batch]:
         """The loader's batches; the first of the run goes to TensorBoard."""
         for images, targets in loader:
             if self.epoch == self.step == 0:
                 self.log.images("first batch", loader.normalise.undo(images[:16]))
             yield images, targets
 
-    def _evaluate(
-        self, evaluated: nn.Module, title: str, plan: Plan, stop: StopRequest
-    ) -> dict[str, float]:
+    def _evaluate(self, evaluated: nn.Module, title: str) -> dict[str, float]:
         def after_step(done: int) -> None:
             # beyond the common steps some processes have already finished
-            if done <= plan.val.batches.common_steps:
-                (signum,) = self.dist.largest(stop.signum)
+            if done <= self.val_loader.batches.common_steps:
+                (signum,) = self.dist.largest(self.stop.signum)
                 if signum:
-                    raise self._stop(signum, plan)
+                    raise self._stopped(signum)
 
+        evaluated = self.dist.for_evaluation(evaluated)
+        print_freq = self.config.machine.print_freq
+        progress = Progress(self.log, title, self.val_loader.batches, print_freq)
+        precision = self.learner.precision
         return evaluate_with_progress(
-            self.dist.for_evaluation(evaluated),
-            plan.val,
-            self.dist,
-            self.precision,
-            self.log,
-            title,
-            plan.print_freq,
-            after_step,
+            evaluated, self.val_loader, self.dist, precision, progress, after_step
         )
 
     def _advance(self, acc1: float) -> None:
@@ -311,56 +317,43 @@ class Training:
         self.totals = Totals.zero(self.dist.device)
         self.save(acc1)
 
-    def _save_due(self, plan: Plan) -> bool:
+    def _save_due(self) -> bool:
         # the main process's clock decides for all
-        if plan.save_every is None or not self.dist.is_main:
+        minutes = self.config.machine.save_every_minutes
+        if minutes is None or not self.dist.is_main:
             return False
-        return time.monotonic() - self.saved_at > plan.save_every
+        return time.monotonic() - self.saved_at > 60 * minutes
 
-    def _diverged(self, bad_step: int, plan: Plan) -> UsageError:
+    def _diverged(self, bad_step: int) -> UsageError:
         latest = self.path(LATEST)
         kept = (
             f"the last good checkpoint is {latest}" if os.path.exists(latest) else "none was saved"
         )
         return UsageError(
             f"the loss is NaN or infinite since epoch {self.epoch + 1}, step {bad_step + 1} "
-            f"(learning rate {plan.lr_at_step(self.epoch, bad_step):g}); {kept}"
+            f"(learning rate {self._lr_at(bad_step):g}); {kept}"
         )
 
-    def _stop(self, signum: int, plan: Plan) -> Stopped:
+    def _stopped(self, signum: int) -> Stopped:
         self.save()
         # launchers soon kill the others when one has left, and the main one may still be writing
         self.dist.wait()
-        where = f"epoch {self.epoch + 1}, step {self.step} of {len(plan.train)}"
+        where = f"epoch {self.epoch + 1}, step {self.step} of {len(self.train_loader)}"
         if self.unsaved:
             return Stopped(
                 signum, f"stopped after {where}, which could not be saved: {self.unsaved}"
             )
-        return Stopped(signum, f"stopped after {where}; {plan.goes_on}")
+        return Stopped(signum, f"stopped after {where}; {self.goes_on}")
 
 
-def evaluate_with_progress(
-    model: nn.Module,
-    val: DeviceLoader,
-    dist: Dist,
-    precision: Precision,
-    log: RunLog,
-    title: str,
-    print_freq: int,
-    after_step: Callable[[int], None] = lambda done: None,
-) -> dict[str, float]:
-    """`evaluate`, saying where it is; see `Totals.means` for what it returns."""
-    progress = Progress(log, title, val.batches, print_freq)
-
-    def show(done: int, totals: Totals) -> None:
-        if progress.advance(done):
-            progress.show(done, totals.means())
-        after_step(done)
-
-    with progress:
-        return evaluate(model, val, dist, precision, show)
-
-
-def accuracy_line(metrics: Mapping[str, float]) -> str:
-    """The line that an evaluation ends with."""
-    return f" * Acc@1 {metrics['acc1']:.3f} Acc@5 {metrics['acc5']:.3f}"
+def header(model: nn.Module, network: Network, dist: Dist, size: int) -> list[str]:
+    """The lines that every run begins with; size: of its images, in pixels a side."""
+    param = network.attention_param
+    attention = network.attention + ("" if param is None else f" (parameter {param:g})")
+    flops = count_flops(model, size) / 1e9
+    return [
+        f"device      {describe(dist)}",
+        f"network     {network.arch}, attention {attention}, {network.num_classes} classes",
+        f"parameters  {count_parameters(model) / 1e6:.2f} M",
+        f"FLOPs       {flops:.2f} G (multiply-adds at {size}x{size}, thop)",
+    ]

@@ -1,17 +1,18 @@
-"""Files of tensors: read without running what they contain, written whole or not at all."""
+"""File formats of weights: read without running what they contain, written whole or not at all."""
 
 import io
 import json
 import os
-import pickletools
 import re
 import warnings
 import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 
 from ..disk import write_atomically
@@ -19,11 +20,6 @@ from ..errors import UsageError
 
 # torchvision's references and timm keep their options beside the weights; making one runs nothing
 HARMLESS = [Namespace]
-# what torch.save writes for tensors and their containers
-USUAL = re.compile(
-    r"torch\._utils\._rebuild_\w+|torch(\.storage)?\.\w*Storage|torch\.storage\._load_from_bytes"
-    r"|torch\.(Size|device|[a-z]+\d+)|collections\.OrderedDict|argparse\.Namespace"
-)
 
 
 class CheckpointError(UsageError):
@@ -61,9 +57,7 @@ def read_file(path: str) -> Any:
 
 
 def _read_safetensors(path: str) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt", device="cpu") as file:
+    with safetensors.safe_open(path, framework="pt", device="cpu") as file:
         noted = (file.metadata() or {}).get("network", "{}")
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     with suppress(ValueError, TypeError):
@@ -95,7 +89,7 @@ def _refuse_compressed(path: str) -> None:
 
 def _reason(path: str, head: bytes, error: Exception) -> str:
     """Why reading `path`, which begins with `head`, ended in `error`; in a few words."""
-    foreign = _foreign_classes(path)
+    foreign = _foreign_classes(path, error)
     if foreign:
         classes = ", ".join(foreign[:3])
         return f"holds objects of class {classes}; only tensors and plain values are loaded"
@@ -110,51 +104,15 @@ def _reason(path: str, head: bytes, error: Exception) -> str:
     return "can't be read; is it a checkpoint, and whole?" + (f" ({words})" if known else "")
 
 
-def _foreign_classes(path: str) -> list[str]:
-    """Classes and functions that the pickles in `path` name, besides those of tensors; not run."""
-    names: dict[str, None] = {}
-    with suppress(Exception), _open_pickles(path) as file:  # what is no pickle ends somewhere
-        while True:
-            strings, memo = [], []
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "GLOBAL":
-                    names[argument.replace(" ", ".")] = None
-                elif opcode.name == "STACK_GLOBAL":
-                    names[".".join(strings[-2:])] = None
-                elif opcode.name == "MEMOIZE":
-                    memo.append(strings[-1:])
-                elif opcode.name in ("BINGET", "LONG_BINGET"):
-                    strings += memo[argument] if argument < len(memo) else []
-                elif isinstance(argument, str):
-                    strings.append(argument)
-    return [name for name in names if re.fullmatch(r"[\w.]+", name) and not USUAL.fullmatch(name)]
-
-
-def _open_pickles(path: str) -> IO[bytes]:
-    if not zipfile.is_zipfile(path):
-        return open(path, "rb")
-    archive = zipfile.ZipFile(path)
-    return archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl")))
-
-
-def check_target(path: str, endings: tuple[str, ...]) -> None:
-    """Raise UsageError for a file to write that exists, has no folder, or ends in none of
-    `endings`."""
-    if not path.endswith(endings):
-        raise UsageError(f"the ending of {path} says no format; use {' or '.join(endings)}")
-    if os.path.exists(path):
-        raise UsageError(f"{path} already exists; remove it or choose another name")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise UsageError(f"can't write {path}: there is no folder {folder}; create it first")
+def _foreign_classes(path: str, error: Exception) -> list[str]:
+    """The classes and functions in `path` that PyTorch does not load; none is run."""
+    with suppress(Exception), torch.serialization.safe_globals(HARMLESS):
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    return re.findall(r"Unsupported global: GLOBAL ([\w.]+) ", str(error))  # in the older format
 
 
 def save_atomically(content: Any, path: str, previous: str | None = None) -> None:
-    """Write `content` to `path` with torch.save: complete, or leaving what was there.
-
-    previous: where the file that was at `path` is kept; None replaces it. Killed at any moment,
-    one of the two is whole. Raises OSError where the file can't be written.
-    """
+    """`write_atomically` of `content` in torch.save's format."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(buffer.getbuffer(), path, previous)
@@ -166,14 +124,14 @@ def write_weights(
     """Write bare weights as atomically, in the format that the ending says: safetensors or torch.
 
     network: plain values to note in a safetensors file; the other format has no place for them.
-    Raises OSError where the file can't be written.
+    Raises UsageError where the file can't be written.
     """
-    if not path.endswith(".safetensors"):
-        save_atomically(dict(state), path)
-        return
-    from safetensors.torch import save as safetensors_bytes
-
-    # safetensors takes no two tensors with common memory
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    noted = {"format": "pt"} | ({"network": json.dumps(dict(network))} if network else {})
-    write_atomically(safetensors_bytes(tensors, noted), path)
+    try:
+        if not path.endswith(".safetensors"):
+            return save_atomically(dict(state), path)
+        # safetensors takes no two tensors with common memory
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+        noted = {"format": "pt"} | ({"network": json.dumps(dict(network))} if network else {})
+        write_atomically(safetensors.torch.save(tensors, noted), path)
+    except OSError as error:
+        raise UsageError(f"can't write {path}: {error.strerror}") from None
