@@ -14,21 +14,27 @@ KNOWN = {
 IMAGENET = KNOWN[1000]
 
 
-def names_of(said: Sequence[str] | None, num_classes: int) -> list[tuple[str, ...]]:
-    """What each of `num_classes` outputs may be called, the name to show last.
+def names_of(said: Sequence[str], num_classes: int) -> list[tuple[str, ...]]:
+    """What each of `num_classes` outputs may be called.
 
-    said: the class folders of the network's training, None where they are not known. Those come
-    first; ImageNet's, for 1,000 outputs that are not said or are WordNet's numbers, and those of
-    CIFAR-10 and -100 have their usual names and their number, too.
+    said: the class folders of the network's training, empty where they are not known: then the
+    outputs have their numbers, and as many as ImageNet, CIFAR-10 or CIFAR-100 has their names, too.
     """
-    numbers = [(str(index),) for index in range(num_classes)]
-    known = KNOWN.get(num_classes, [()] * num_classes)
-    if said is None:
-        return [number + names for number, names in zip(numbers, known, strict=True)]
     if num_classes == len(IMAGENET) and list(said) == [wnid for wnid, _ in IMAGENET]:
-        return IMAGENET
-    rest = numbers[len(said) :]
-    return [(name,) for name in said[:num_classes]] + rest
+        said = []
+    if said:
+        return [(name,) for name in said[:num_classes]] + [()] * (num_classes - len(said))
+    known = KNOWN.get(num_classes, [()] * num_classes)
+    return [(str(index), *names) for index, names in enumerate(known)]
+
+
+def shown_names(said: Sequence[str], num_classes: int) -> list[str]:
+    """What each of `num_classes` outputs is called for a person: as in its training, by ImageNet's
+    usual names for 1,000 outputs that are not said or are WordNet's numbers, else by its number."""
+    names = names_of(said, num_classes)
+    if num_classes == len(IMAGENET) or said:
+        return [own[-1] if own else str(index) for index, own in enumerate(names)]
+    return [own[0] for own in names]
 
 
 def outputs_of(folders: Sequence[str], names: Sequence[Sequence[str]], of: str) -> list[int]:
