@@ -162,10 +162,7 @@ class Checkpoint:
 
     def build(self, network: Network) -> nn.Module:
         """The network with the file's weights."""
-        try:
-            model = network.build()
-        except UsageError as error:
-            raise self.refusal(f"is of a network that can't be: {error}") from None
+        model = network.build()
         self.load_into(model)
         return model
 
@@ -179,7 +176,8 @@ class Checkpoint:
         Returns the lines that say so.
         """
         wanted, state = model.state_dict(), self.weights
-        own = {key: wanted[key] for key in wanted if key.startswith(classifier_of(wanted))}
+        head = classifier_of(wanted)
+        own = {key: value for key, value in wanted.items() if key.startswith(head)}
         notes = [f"weights     {self.path}"]
         if classifier_of(state) is None:
             notes.append("            it has no classifier; a new one is made")
