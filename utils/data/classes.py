@@ -55,5 +55,13 @@ def outputs_of(folders: Sequence[str], names: Sequence[Sequence[str]], of: str) 
     return [places[_plain(folder)] for folder in folders]
 
 
+def said_names(path: str | None) -> list[str]:
+    """The lines of the file `path`, of None none; raises UsageError where it can't be read."""
+    try:
+        return Path(path).read_text().splitlines() if path else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read --class-names {path}: {error}") from None
+
+
 def _plain(name: str) -> str:
     return name.replace("_", " ").casefold()
