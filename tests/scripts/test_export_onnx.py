@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from published import E_LAMBDA, published_network, real
-from utils.checkpoints.files import save_atomically, write_weights
 
 from networks import create_model, list_models
 from networks.init import zero_init_residual
 from scripts import export_onnx
 from scripts.export_onnx import main
+from utils.checkpoints.formats import save_atomically, write_weights
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
