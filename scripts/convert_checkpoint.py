@@ -12,6 +12,8 @@ a whole detector of mmdetection 2 as published, and OUT is what mmdetection 3 te
 import argparse
 import os
 import sys
+from dataclasses import asdict
+from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -39,9 +41,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
-
-from dataclasses import asdict
-from typing import Any
 
 from utils.checkpoints import Checkpoint
 from utils.checkpoints.checkpoint import classifier_of
@@ -87,7 +86,7 @@ def check_torchvision_has(network: Network, state: StateDict) -> None:
 
 def check_mmdet_loads(target: str) -> None:
     """Raise UsageError for a format that mmdetection, which calls torch.load, does not know."""
-    if target.endswith(".safetensors"):
+    if target.lower().endswith(".safetensors"):
         raise UsageError(f"mmdetection can't load {target}; name a .pth file")
 
 
@@ -116,7 +115,7 @@ def convert(source: str, target: str, to: str, attention: str | None = None) -> 
             f"{assumed['attention']}; say which with --attention-type"
         )
     state = renamed(checkpoint.weights, network, to)
-    if to == "published" and target.endswith(".pth"):
+    if to == "published" and target.lower().endswith(".pth"):
         save({"arch": network.arch, "state_dict": state}, target)
     else:
         write_weights(state, target, None if "attention" in assumed else asdict(network))

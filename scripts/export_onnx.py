@@ -13,8 +13,15 @@ onnxscript must be installed.
 """
 
 import argparse
+import copy
+import importlib.util
+import io
+import json
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -32,14 +39,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
-
-import copy
-import importlib.util
-import io
-import json
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import nn

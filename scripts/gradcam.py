@@ -12,6 +12,8 @@ as by evaluate_all.py, and images are cut as in the evaluations of their trainin
 import argparse
 import os
 import sys
+import textwrap
+from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -36,9 +38,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
-
-import textwrap
-from typing import NamedTuple
 
 import numpy as np
 import torch

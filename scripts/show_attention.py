@@ -13,6 +13,7 @@ picture 1250 wide. The network is recognised as by evaluate_all.py.
 import argparse
 import os
 import sys
+from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -32,8 +33,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
-
-from typing import NamedTuple
 
 import torch
 from torch import nn

@@ -109,7 +109,7 @@ def test_bad_images_are_said_and_passed_over(trained, digits, photos, tmp_path, 
 def test_ends_quietly_when_its_reader_has_seen_enough(trained, digits):
     # more output than stays in buffers once the reader is gone
     words = ["--checkpoint", str(trained / "model_best.pth.tar"), *SMALL, "-b", "8", "-j", "0"]
-    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *[str(digits / "val")] * 50]
+    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *[str(digits / "val")] * 20]
     with subprocess.Popen(
         [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

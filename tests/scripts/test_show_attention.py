@@ -70,7 +70,6 @@ def test_picture(trained, photos, tmp_path, monkeypatch, capsys):
     assert main([str(photos[1]), *checkpoint, *some]) == 0
     assert capsys.readouterr().out == "wrote attention.png\nwrote some.png\n"
     for name, rows in (("attention.png", 4), ("some.png", 2)):
-        assert os.path.getsize(name) < 300_000
         with Image.open(name) as picture:
             assert picture.size == (1250, 220 * rows + 40)
             pixels = picture.convert("RGB")
