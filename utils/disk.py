@@ -53,12 +53,17 @@ def write_atomically(data: bytes | memoryview, path: str, previous: str | None =
         raise
 
 
-def write_text(text: str, path: str) -> None:
+def write_bytes(data: bytes | memoryview, path: str) -> None:
     """Write a result as atomically; raises UsageError where it can't be written."""
     try:
-        write_atomically(text.encode(), path)
+        write_atomically(data, path)
     except OSError as error:
         raise UsageError(f"can't write {path}: {error.strerror}") from None
+
+
+def write_text(text: str, path: str) -> None:
+    """The same with text."""
+    write_bytes(text.encode(), path)
 
 
 def append_line(path: str, text: str) -> None:
