@@ -27,7 +27,7 @@ from scripts.train_cifar import (
 from utils.cli import comma_list, number
 from utils.errors import UsageError
 from utils.report import tables
-from utils.report.results import read_run
+from utils.report.finished_runs import read_run
 
 LAMBDAS = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"
 

@@ -8,7 +8,7 @@ import sys
 from scripts.train_cifar import ITERATIONS, Run, dataset_name, load_images, train_run
 from utils.report import tables
 from utils.report.paper import TABLE2
-from utils.report.results import Finished, read_run
+from utils.report.finished_runs import Finished, read_run
 
 Key = tuple[str, str, str]  # of TABLE2
 

@@ -18,7 +18,7 @@ from scripts.prepare.archives import CLASSES, IMAGES
 from utils.errors import UsageError
 from utils.report import tables
 from utils.report.paper import TABLE3
-from utils.report.results import read_run
+from utils.report.finished_runs import read_run
 
 LATENCY_ROUNDS = 15
 PAPERS_LAMBDA = 0.1

@@ -12,7 +12,7 @@ from scripts.paper import of_checkout, run_in_turn
 from utils.errors import UsageError
 from utils.report import tables
 from utils.report.paper import TABLE4, AveragePrecision
-from utils.report.results import read_detector
+from utils.report.finished_runs import read_detector
 
 GPUS = 4
 

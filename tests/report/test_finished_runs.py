@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from utils.report.results import CURVES, read_detector, read_run
+from utils.report.finished_runs import CURVES, read_detector, read_run
 
 NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 
