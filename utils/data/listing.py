@@ -17,6 +17,7 @@ from .endings import IMAGE_ENDINGS, is_image
 
 CACHED_FROM = 10_000  # images; fewer are listed in less than a second
 SETTLED_NS = 2_000_000_000  # coarser than the clock of any file system's folder times
+IMAGENET_CLASSES = 1000
 IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
 
 
