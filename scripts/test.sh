@@ -1,8 +1,16 @@
 #!/usr/bin/env bash
-# Run the tests in .venv, which is made and filled where needed; arguments go to pytest:
-#   bash scripts/test.sh [-m "not slow"] [tests/test_simam.py] ...
+# Run the tests in .venv, which is made and filled where needed: all but the slow ones, or with
+# --all every one, a process per core. Further arguments go to pytest:
+#   bash scripts/test.sh [--all] [-k EXPRESSION] [tests/networks/test_simam.py] ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/venv.sh
 ensure_venv test
-exec "$python" -m pytest "$@"
+which=(-m "not slow")
+if [ "${1-}" = --all ]; then
+    which=()
+    shift
+fi
+# several processes of several threads each would slow PyTorch's training tenfold
+export OMP_NUM_THREADS=1
+exec "$python" -m pytest -n "$(nproc)" --dist loadfile "${which[@]}" "$@"
