@@ -11,6 +11,7 @@ can't be evaluated is reported and passed over; the exit code is then 2.
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 
@@ -26,6 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("paths", metavar="CHECKPOINT_OR_FOLDER", nargs="+", help="folders are searched through")
     add_shared(parser, "--attention-type", "--attention-param")
     add_shared(parser, "--batch-size", "--workers", "--image-size", "--gpu")
+    add("--class-names", metavar="FILE", help="of outputs that a file does not name, one a line")
     add("--csv", metavar="FILE", help="write the table here too, after each checkpoint")
     add("--json", metavar="FILE", help="the same as JSON")
     return parser.parse_args(argv)
@@ -36,6 +38,7 @@ if __name__ == "__main__":
 
 from utils.checkpoints.trained import Trained, load_trained
 from utils.config import Data, Machine, default_of
+from utils.data.classes import said_names
 from utils.data.listing import IMAGENET_CLASSES, Listing, find_files, list_images
 from utils.data.loader import eval_loader
 from utils.disk import check_target
@@ -45,7 +48,7 @@ from utils.processes.ending import exit_code
 from utils.report.paper import TABLE3
 from utils.report.tables import table, write_csv, write_json
 from utils.training.engine import Precision
-from utils.training.evaluation import evaluate_with_progress
+from utils.training.evaluation import evaluate_with_progress, matched
 from utils.training.log import Progress, RunLog
 
 ENDINGS = (".pth", ".pt", ".pth.tar", ".safetensors")
@@ -88,21 +91,21 @@ def setting(attention: str, param: float | None) -> str:
     return attention if param is None else f"{attention} {param:g}"
 
 
-def evaluate_checkpoint(trained: Trained, images: Listing, data: Data, dist: Dist) -> Row:
+def evaluate_checkpoint(
+    trained: Trained, images: Listing, data: Data, dist: Dist, names: Sequence[str] = ()
+) -> Row:
     """Evaluate a network, saying where it is, on `images`, cut as those of its training.
 
-    Raises UsageError where it has fewer outputs than there are classes.
+    names: of its outputs, where it does not say them. Raises UsageError where a class folder means
+    none of its outputs.
     """
     network, preparation = trained.network, trained.preparation
-    if network.num_classes < len(images.classes):
-        raise UsageError(
-            f"checkpoint {trained.path} knows {network.num_classes} classes, "
-            f"{data.root} has {len(images.classes)} class folders"
-        )
+    outputs = trained.checkpoint.outputs_for(images.classes, names)
+    model, images = matched(trained.model, images, outputs, subset=False)
     loader = eval_loader(images, data, preparation, dist)
     progress = Progress(RunLog(), trained.path, loader.batches, print_freq=10)
-    model, precision = dist.replicate(trained.model), Precision(dist.device.type)
-    means = evaluate_with_progress(model, loader, dist, precision, progress)
+    precision = Precision(dist.device.type)
+    means = evaluate_with_progress(dist.replicate(model), loader, dist, precision, progress)
     paper = TABLE3.get((network.arch, network.attention))
     if network.num_classes != IMAGENET_CLASSES:
         paper = None
@@ -121,7 +124,7 @@ def evaluate_all(args: argparse.Namespace) -> int:
     """Evaluate what can be; returns the exit code."""
     dist = start(Machine(gpu=args.gpu))
     files = find_files(args.paths, ENDINGS, "checkpoint")
-    images = list_images(args.data, "val")
+    images, names = list_images(args.data, "val"), said_names(args.class_names)
     if args.attention_type:
         default_of(args.attention_type)  # a wrong name is told once, not of every file
     for path in filter(None, (args.csv, args.json)):
@@ -131,7 +134,8 @@ def evaluate_all(args: argparse.Namespace) -> int:
     rows = []
     for path in files:
         try:
-            rows.append(evaluate_checkpoint(load_trained(path, *words), images, data, dist))
+            trained = load_trained(path, *words)
+            rows.append(evaluate_checkpoint(trained, images, data, dist, names))
         except UsageError as error:
             print(f"error: {error}", file=sys.stderr)
             continue

@@ -1,5 +1,6 @@
 """Many checkpoints of many origins are recognised, and measured as one alone would be."""
 
+import copy
 import csv
 import json
 
@@ -14,12 +15,21 @@ from scripts.evaluate_all import main
 from utils.checkpoints.formats import save_atomically, write_weights
 
 ARCH = "mobilenet_v2"
+NAMES = ["2", "0", "1"]  # of the outputs 0, 1 and 2
 OPTIONS = ("--gpu", "-1", "-j", "0", "--image-size", "64", "-b", "5")
 
 
 def network(attention: str, num_classes: int = 3, param: float | None = None):
     torch.manual_seed(len(attention))
     return create_model(ARCH, attention, param, num_classes=num_classes)
+
+
+def in_order(model):
+    """The network with the outputs called `NAMES` where "0", "1" and "2" are looked for."""
+    model = copy.deepcopy(model)
+    for value in model.classifier[-1].parameters():
+        value.data[:3] = value.data[[1, 2, 0]]
+    return model
 
 
 def top1_and_loss(model, data) -> tuple[float, float]:
@@ -48,7 +58,8 @@ def checkpoints(tmp_path):
     (folder / "run").mkdir(parents=True)
     ours, published = network("simam", param=0.01), network("simam", param=0.1)
     said = {"arch": ARCH, "attention": "simam", "attention_param": 0.01, "num_classes": 3}
-    save_atomically({**said, "state_dict": ours.state_dict()}, str(folder / "run/best.pth.tar"))
+    content = {**said, "classes": NAMES, "state_dict": ours.state_dict()}
+    save_atomically(content, str(folder / "run/best.pth.tar"))
     keys = published_network(ARCH, "simam").state_dict()
     state = dict(zip(keys, published.state_dict().values(), strict=True))
     torch.save({"state_dict": prefixed("module.", state)}, folder / "published.pth")
@@ -58,7 +69,7 @@ def checkpoints(tmp_path):
     (folder / "notes.txt").write_text("not a checkpoint, and not looked at")
     alike = f"{' and '.join(STATELESS)} have the same keys, taken for none"
     return folder, {
-        "run/best.pth.tar": (ours, "simam", 0.01, ""),
+        "run/best.pth.tar": (in_order(ours), "simam", 0.01, ""),
         "published.pth": (published, "simam", 0.1, "lambda 0.1 as published"),
         "se.safetensors": (se, "se", 16, ""),
         "torchvision.pth": (plain, "none", None, alike),
@@ -91,12 +102,15 @@ def test_the_users_word_overrides(checkpoints, digits, tmp_path):
     folder, expected = checkpoints
     model = create_model(ARCH, "simam", 0.5)
     model.load_state_dict(expected["torchvision.pth"][0].state_dict())
-    words = ["--attention-type", "simam", "--attention-param", "0.5", "--json"]
-    out = tmp_path / "a.json"
-    assert main([str(digits), str(folder / "torchvision.pth"), *OPTIONS, *words, str(out)]) == 0
-    (row,) = json.loads(out.read_text())
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(NAMES))
+    words = f"--attention-type simam --attention-param 0.5 --class-names {names} --json"
+    command = [str(digits), str(folder / "torchvision.pth"), *OPTIONS, *words.split()]
+    assert main([*command, str(tmp_path / "a.json")]) == 0
+    (row,) = json.loads((tmp_path / "a.json").read_text())
     assert (row["attention"], row["attention_param"], row["assumed"]) == ("simam", 0.5, "")
-    assert (row["acc1"], row["loss"]) == pytest.approx(top1_and_loss(model, digits), rel=1e-4)
+    expected = top1_and_loss(in_order(model), digits)
+    assert (row["acc1"], row["loss"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_bad_files_are_reported_and_passed_over(digits, tmp_path, capsys):
@@ -106,7 +120,7 @@ def test_bad_files_are_reported_and_passed_over(digits, tmp_path, capsys):
     write_weights({"w": torch.zeros(3)}, str(tmp_path / "foreign.pth"))
     whys = {
         "broken.pth": "is damaged",
-        "two.pth": "knows 2 classes",
+        "two.pth": "1 of 3 class folders mean no output",
         "foreign.pth": "fits no network here",
         "missing.pth": "does not exist",
     }
@@ -134,6 +148,7 @@ def test_bad_files_are_reported_and_passed_over(digits, tmp_path, capsys):
         ("{digits} {empty}", "holds no checkpoint"),
         ("{empty} {file}", "has no folder val/"),
         ("{digits} {file} --attention-type simm", "known: simam"),
+        ("{digits} {file} --class-names {empty}", "can't read --class-names"),
         ("{digits} {file} --csv {empty}/none/a.csv", "can't write"),
         ("{digits} {file} --json {empty}", "it is a folder"),
         ("{digits} {file} --gpu 99", "--gpu 99"),
