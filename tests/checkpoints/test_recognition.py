@@ -18,7 +18,9 @@ def weights(arch: str, attention: str = "none", **options) -> dict:
         return create_model(arch, attention, **options).state_dict()
 
 
-@pytest.mark.parametrize("arch", [*SMALL, "resnet50d", "cifar_preresnet20", "cifar_wideresnet28_10"])
+@pytest.mark.parametrize(
+    "arch", [*SMALL, "resnet50d", "cifar_preresnet20", "cifar_wideresnet28_10"]
+)
 def test_modules_without_weights_have_the_same_keys(arch):
     for attention in STATELESS:
         fits = [(arch, name, 10) for name in STATELESS]
