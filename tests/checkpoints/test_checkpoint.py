@@ -18,7 +18,9 @@ from networks import create_model
 from utils.checkpoints import Checkpoint, CheckpointError, load_weights
 from utils.checkpoints.formats import write_weights
 from utils.config import Network
+from utils.data.classes import KNOWN
 from utils.data.preparation import CIFAR, IMAGENET
+from utils.errors import UsageError
 
 SMALL = "cifar_resnet20"
 
@@ -239,7 +241,7 @@ def test_false_words_of_a_file_are_ignored(said):
 
 
 NAMES = MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"]
-WORDNET = [f"n{number:08}" for number in range(1000)]
+WORDNET = [wnid for wnid, _ in KNOWN[1000]]
 
 
 @pytest.mark.parametrize(
@@ -258,6 +260,15 @@ WORDNET = [f"n{number:08}" for number in range(1000)]
 )
 def test_classes_have_names(content, names):
     assert Checkpoint("w.pth", content).class_names(len(names)) == names
+
+
+def test_class_folders_mean_outputs_by_name():
+    said = Checkpoint("w.pth", WEIGHTS | {"classes": [f"bird {i}" for i in range(10)]})
+    assert said.outputs_for(["bird_7", "BIRD 0"]) == [7, 0]
+    assert said.outputs_for(["b", "a"], ["a", "b"]) == [1, 0]
+    assert Checkpoint("w.pth", WEIGHTS).outputs_for(["9", "truck", "airplane"]) == [9, 9, 0]
+    with pytest.raises(UsageError, match="1 of 2 class folders mean no output of checkpoint w.pth"):
+        said.outputs_for(["bird 1", "fish"])
 
 
 def test_images_are_prepared_as_the_file_says():

@@ -1,16 +1,20 @@
 """Files of others load: published-format networks (see published.py) must give our logits."""
 
 import functools
+import json
 
 import pytest
 import timm
 import torch
+from conftest import ROOT
 from published import ARCHS, PUBLISHED, VARIANTS, images, our_network, published_network, real
 from torch import nn
 
-from networks import list_attentions
+from networks import create_model, list_attentions
 from networks.attentions import SE
 from utils.checkpoints.names import names_simam, published_keys, remap_legacy_keys
+from utils.checkpoints.trained import load_trained
+from utils.config import Network
 
 EVERY = [(arch, attention) for arch in ARCHS for attention in PUBLISHED]
 OURS = (*ARCHS, "cifar_resnet20", "cifar_preresnet20", "cifar_mobilenet_v2")
@@ -85,3 +89,73 @@ def test_a_classifier_beside_a_backbone_comes_to_it():
     _, ours = states("resnet18", "none")
     split = {f"{'head' if k.startswith('fc.') else 'backbone'}.{k}": v for k, v in ours.items()}
     assert list(remap_legacy_keys(split)) == list(ours)
+
+
+# for a key that shows the network: what its other keys become
+CIFAR = {
+    "linear.weight": {  # ResNet, and what the others have in common with it
+        "linear.bias": "fc.bias",
+        "layer1.0.conv2.0.weight": "layer1.0.conv2.weight",
+        "layer1.0.bn2.0.bias": "layer1.0.bn2.bias",
+        "layer1.0.bn2.1.fc.0.weight": "layer1.0.attn_block.fc.0.weight",
+        "layer1.0.bn3.1.SpatialGate.spatial.bn.bias": "layer1.0.attn_block.spatial_gate.bn.bias",
+    },
+    "layer2.0.shortcut.1.weight": {"layer2.0.shortcut.0.weight": "layer2.0.downsample.0.weight"},
+    "bn.weight": {  # PreResNet
+        "layer2.0.shortcut.0.weight": "layer2.0.shortcut.weight",
+        "layer1.0.conv2.0.weight": "layer1.0.conv2.weight",
+        "layer1.0.conv2.1.fc.0.weight": "layer1.0.attn_block.fc.0.weight",
+        "layer1.0.conv3.0.weight": "layer1.0.conv3.weight",
+        "layer1.0.conv3.1.fc.0.weight": "layer1.0.attn_block.fc.0.weight",
+    },
+    "block1.layer.0.conv1.weight": {  # WideResNet
+        "block2.layer.3.bn1.bias": "layer2.3.bn1.bias",
+        "block1.layer.0.convShortcut.weight": "layer1.0.shortcut.weight",
+        "block1.layer.0.conv2.1.fc.2.weight": "layer1.0.attn_block.fc.2.weight",
+        "bn1.bias": "bn.bias",
+        "fc.bias": "fc.bias",
+    },
+    "layers.0.conv1.weight": {  # MobileNetV2
+        "conv1.weight": "features.0.0.weight",
+        "bn2.bias": "features.18.1.bias",
+        "layers.16.conv3.weight": "features.17.conv.2.weight",
+        "layers.0.bn1.bias": "features.1.conv.0.1.bias",
+        "layers.0.conv2.0.weight": "features.1.conv.1.0.weight",
+        "layers.0.bn3.0.bias": "features.1.conv.3.bias",
+        "layers.0.bn3.1.fc.0.weight": "features.1.attn_block.fc.0.weight",
+        "fc.bias": "classifier.bias",
+    },
+}
+
+
+@pytest.mark.parametrize("shown", CIFAR)
+def test_the_authors_cifar_networks_have_names_of_their_own(shown):
+    for theirs, ours in CIFAR[shown].items():
+        for prefix in ("", "module."):
+            found = remap_legacy_keys({f"{prefix}{shown}": None, f"{prefix}{theirs}": None})
+            assert ours in found
+
+
+RELEASED = ROOT.parent / "shared" / "data" / "published-cifar100"
+needs_released = pytest.mark.skipif(not RELEASED.exists(), reason=f"needs {RELEASED}")
+DEPTHS = {"wideresnet28x10": "wideresnet28_10", "mobilenetv2": "mobilenet_v2"}
+
+
+@needs_released
+def test_every_key_of_the_authors_cifar_networks_has_its_place():
+    for name, shapes in json.loads((RELEASED / "keys.json").read_text()).items():
+        arch, attention = name.split("-")
+        with torch.device("meta"):
+            theirs = {key: torch.empty(shape) for key, shape in shapes.items()}
+            (classes,) = theirs["fc.bias" if "wide" in arch else "linear.bias"].shape
+            network = create_model(f"cifar_{DEPTHS.get(arch, arch)}", attention, None, classes)
+        renamed, ours = remap_legacy_keys(theirs), network.state_dict()
+        assert {k: v.shape for k, v in renamed.items()} == {k: v.shape for k, v in ours.items()}
+        assert names_simam(theirs) == (attention == "simam"), name
+
+
+@needs_released
+def test_a_released_checkpoint_is_ready_to_use():
+    trained = load_trained(str(RELEASED / "model_best_in_100_epochs.pth.tar"))
+    assert trained.network == Network(arch="cifar_resnet20", attention="simam", num_classes=100)
+    assert trained.assumed == {"attention_param": "lambda 0.0001 as published"}
