@@ -148,9 +148,10 @@ class Checkpoint:
             if is_of(self.weights, network):
                 return Recognised(network, {})
         fits = {name: (arch, count) for arch, name, count in identify(self.weights)}
-        if not fits or attention not in (None, *fits):
-            wish = f"has no weights of {attention}; " if fits else ""
-            raise self.refusal(wish + what_fits(self.weights))
+        if not fits:
+            raise self.refusal("fits no network here")
+        if attention not in (None, *fits):
+            raise self.refusal(f"has no weights of {attention}; {what_fits(self.weights)}")
         assumed = {}
         name = attention or ("none" if "none" in fits else next(iter(fits)))
         if names_simam(self.raw_weights):

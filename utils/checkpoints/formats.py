@@ -108,7 +108,7 @@ def _foreign_classes(path: str, error: Exception) -> list[str]:
     """The classes and functions in `path` that PyTorch does not load; none is run."""
     with suppress(Exception), torch.serialization.safe_globals(HARMLESS):
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    return re.findall(r"Unsupported global: GLOBAL ([\w.]+) ", str(error))  # in the older format
+    return re.findall(r"GLOBAL ([\w.]+) ", str(error))  # in the older format, the first alone
 
 
 def save_atomically(content: Any, path: str, previous: str | None = None) -> None:
