@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from utils.checkpoints import Checkpoint
 from utils.checkpoints.formats import write_weights
 from utils.config import Config
+from utils.data.classes import said_names
 from utils.data.images import choose_backend
 from utils.data.listing import Listing, check_same_classes, list_images, synthetic_listing
 from utils.data.loader import eval_loader, train_loader
@@ -30,7 +31,7 @@ from utils.processes.dist import Dist
 from utils.processes.ending import exit_code
 from utils.processes.launch import launch, processes_to_start
 from utils.training.engine import DTYPES, Precision
-from utils.training.evaluation import accuracy_line, evaluate_with_progress
+from utils.training.evaluation import accuracy_line, evaluate_with_progress, matched
 from utils.training.folder import LATEST, find_checkpoint
 from utils.training.log import Progress, RunLog
 from utils.training.run import Run, header
@@ -76,16 +77,20 @@ def train(config: Config, dist: Dist) -> None:
 
 def evaluate(config: Config, dist: Dist) -> None:
     """Evaluate --resume or --weights on val/; writes no files."""
-    images = listed(config, "val")
-    config = config.for_classes(len(images.classes))
     path = config.resume or config.weights
     if path is None:
         raise UsageError("-e needs a checkpoint to evaluate: --resume FILE or --weights FILE")
     checkpoint = chosen(config, f"{config.folder}/{LATEST}" if path == "auto" else path)
-    model = checkpoint.build(config.network)
+    classes = config.network.num_classes or checkpoint.num_classes
+    network = replace(config.network, num_classes=classes)
+    images, net, data = listed(config, "val"), checkpoint.build(network), config.data
+    model = net
+    if not data.synthetic:
+        outputs = checkpoint.outputs_for(images.classes, said_names(data.class_names))
+        model, images = matched(model, images, outputs, data.subset_outputs)
 
-    log, data = RunLog(quiet=not dist.is_main), config.data
-    log.lines(header(model, config.network, dist, data.image_size))
+    log = RunLog(quiet=not dist.is_main)
+    log.lines(header(net, network, dist, data.image_size))
     count = f"{len(images.paths)} validation images in {len(images.classes)} classes"
     log.lines([f"data        {count}", "run folder  none written"])
     log.line(f"weights     {checkpoint.path}")

@@ -18,7 +18,7 @@ from functools import partial
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils.cli import Parser, add_shared, exit_code
-from utils.data.endings import IMAGE_ENDINGS
+from utils.data.listing import IMAGE_ENDINGS
 
 
 def parse_args(argv: list[str] | None = None):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.paper import of_checkout, run_in_turn
-from scripts.prepare.archives import CLASSES, IMAGES
+from utils.data.listing import IMAGENET_CLASSES, IMAGENET_IMAGES
 from utils.errors import UsageError
 from utils.report import tables
 from utils.report.paper import TABLE3
@@ -37,7 +37,7 @@ def difference(key: Key, has: Mapping[str, Any], of: str, more: Mapping[str, Any
     if key not in TABLE3:
         return "its network is not in the paper's Table 3"
     param = PAPERS_LAMBDA if key[1] == "simam" else default_param(key[1])
-    wanted = {"num_classes": CLASSES, "images": IMAGES[of], "image_size": 224}
+    wanted = {"num_classes": IMAGENET_CLASSES, "images": IMAGENET_IMAGES[of], "image_size": 224}
     for name, value in {**wanted, "attention_param": param, **more}.items():
         if has.get(name) != value:
             return f"its {name} is {has.get(name)}, not {value}"

@@ -127,7 +127,7 @@ def write_weights(
     Raises UsageError where the file can't be written.
     """
     try:
-        if not path.endswith(".safetensors"):
+        if not path.lower().endswith(".safetensors"):
             return save_atomically(dict(state), path)
         # safetensors takes no two tensors with common memory
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
