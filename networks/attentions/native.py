@@ -24,7 +24,6 @@ FLAGS = "-O3 -march=native -fopenmp -fno-math-errno -fno-trapping-math -shared -
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # the steps of a walk, in order
 MEASURE, MOMENTS, APPLY, SUMS, SLOPES = 1, 2, 4, 8, 16
-INFINITY = float("inf")
 
 
 class Job(ctypes.Structure):
@@ -98,7 +97,7 @@ def build() -> Path:
 def library() -> ctypes.CDLL | None:
     """The kernels; None, after a warning, where they can't be built."""
     try:
-        return ctypes.CDLL(str(build()))
+        kernels = ctypes.CDLL(str(build()))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         cause = " ".join(said.split())[:300]
@@ -107,3 +106,7 @@ def library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+    kernels.simam_walk.argtypes = [ctypes.POINTER(Job), ctypes.c_int64]
+    for function in (kernels.simam_batch_moments, kernels.simam_batch_gradients):
+        function.argtypes = [ctypes.POINTER(Job), ctypes.c_void_p, ctypes.c_void_p]
+    return kernels

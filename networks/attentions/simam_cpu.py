@@ -9,7 +9,6 @@ holds the mathematics, and names the variables used here.
 
 import math
 from collections.abc import Iterator
-from ctypes import byref
 from functools import cache
 
 import torch
@@ -51,7 +50,7 @@ def _walk(x: torch.Tensor, steps: int, **settings: torch.Tensor | float) -> bool
     if x.dtype not in native.TYPES or not native.library():
         return False
     free = {"low": -math.inf, "high": math.inf, "table": _no_norm(x.shape[1])}
-    native.library().simam_walk(byref(native.job(x, **free, **settings)), steps)
+    native.library().simam_walk(native.job(x, **free, **settings), steps)
     return True
 
 
