@@ -19,7 +19,6 @@ from utils.checkpoints import Checkpoint, CheckpointError, load_weights
 from utils.checkpoints.formats import write_weights
 from utils.config import Network
 from utils.data.classes import KNOWN
-from utils.data.preparation import CIFAR, IMAGENET
 from utils.errors import UsageError
 
 SMALL = "cifar_resnet20"
@@ -269,15 +268,6 @@ def test_class_folders_mean_outputs_by_name():
     assert Checkpoint("w.pth", WEIGHTS).outputs_for(["9", "truck", "airplane"]) == [9, 9, 0]
     with pytest.raises(UsageError, match="1 of 2 class folders mean no output of checkpoint w.pth"):
         said.outputs_for(["bird 1", "fish"])
-
-
-def test_images_are_prepared_as_the_file_says():
-    mine = IMAGENET.at(96)._replace(mean=(0.5, 0.5, 0.5))
-    assert Checkpoint("w.pth", {"preparation": mine._asdict()}).preparation(SMALL) == mine
-    strange = [7, {}, {"centre_crop": 32}, IMAGENET._asdict() | {"mean": 0.5}, list(IMAGENET)]
-    for content in ({}, ["no mapping"], *({"preparation": each} for each in strange)):
-        assert Checkpoint("w.pth", content).preparation("resnet18") == IMAGENET
-        assert Checkpoint("w.pth", content).preparation(SMALL) == CIFAR
 
 
 def test_weights_load_without_torchvision(tmp_path, source):
