@@ -13,6 +13,7 @@ from .attentions import (
 )
 from .attentions.names import unknown_name
 from .cifar import CIFAR
+from .copies import check
 from .insert import insert
 from .mobilenetv2 import MobileNetV2
 from .resnet import RESNETS
@@ -21,6 +22,7 @@ __all__ = [
     "ATTENTIONS",
     "MODELS",
     "SimAM",
+    "check",
     "create_attention",
     "create_model",
     "default_param",
