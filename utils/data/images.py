@@ -26,6 +26,10 @@ except ImportError:
     simplejpeg = None
 
 
+# of `IMAGE_ENDINGS`: Pillow knows others, for some of which it starts programs
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+
+
 class Crop(NamedTuple):
     """A part of an image, in pixels."""
 
@@ -43,7 +47,7 @@ class PillowImage:
 
     def __init__(self, data: bytes):
         try:
-            with Image.open(io.BytesIO(data)) as file:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as file:
                 self.image = file.convert("L" if file.mode == "L" else "RGB")
         except UnidentifiedImageError:
             # Pillow's own message names the buffer
@@ -68,7 +72,8 @@ class TurboImage:
     def __init__(self, data: bytes):
         self.data = data
         self.height, self.width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-        if colours != "YCbCr" or not data.endswith(b"\xff\xd9"):
+        too_large = self.height * self.width > Image.MAX_IMAGE_PIXELS
+        if colours != "YCbCr" or not data.endswith(b"\xff\xd9") or too_large:
             raise ValueError("not a plain JPEG")
 
     def resized(self, crop: Crop, height: int, width: int) -> torch.Tensor:

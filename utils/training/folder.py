@@ -1,7 +1,7 @@
 """A run folder's checkpoints, and which of them a run goes on from."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..checkpoints import Checkpoint, CheckpointError
 from ..errors import UsageError
@@ -16,6 +16,15 @@ class Found(NamedTuple):
 
     checkpoint: Checkpoint | None
     notes: list[str]
+
+    def plain(self) -> tuple:
+        """As plain values and tensors, which `of` takes: for the other processes."""
+        checkpoint = self.checkpoint
+        return (checkpoint.path, checkpoint.file, self.notes) if checkpoint else (None, 0, [])
+
+    @classmethod
+    def of(cls, path: str | None, file: Any, notes: list[str]) -> "Found":
+        return cls(Checkpoint(path, file) if path else None, notes)
 
 
 NOTHING = Found(None, [])
