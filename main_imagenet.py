@@ -13,8 +13,10 @@ import sys
 from dataclasses import asdict, replace
 
 from utils.options import parse_args
+from utils.processes.signals import end_when_asked
 
 if __name__ == "__main__":
+    end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
 
 from utils.checkpoints import Checkpoint
@@ -62,6 +64,7 @@ def train(config: Config, dist: Dist) -> None:
         val_images=len(val_images.paths),
         preparation=prepared,
         decoder=decoder,
+        checksum=None if config.data.root is None else train_images.checksum(),
     )
     # only the first process reads: the run folder need not be on the other nodes
     found = Found.of(*dist.from_main(lambda: find_checkpoint(config.resume, config.folder).plain()))

@@ -22,6 +22,7 @@ from dataclasses import replace
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils.cli import Parser, add_shared, comma_list, number
+from utils.processes.signals import end_when_asked
 
 ITERATIONS = 64_000  # the paper's
 EVAL_BATCH_SIZE = 500
@@ -54,6 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
 
 from utils.config import Config, Data, Machine, Network, Optim, run_name

@@ -6,7 +6,10 @@ decoder; so the decoders differ by pixels only.
 
 import io
 import math
+import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import NamedTuple
 
@@ -48,7 +51,7 @@ class PillowImage:
     def __init__(self, data: bytes):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-                self.image = file.convert("L" if file.mode == "L" else "RGB")
+                self.image = _eight_bits(file)
         except UnidentifiedImageError:
             # Pillow's own message names the buffer
             raise UnidentifiedImageError("no image" if data else "empty file") from None
@@ -60,6 +63,18 @@ class PillowImage:
         cropped = self.image.crop((crop.left, crop.top, right, bottom))
         resized = cropped.resize((width, height), Image.Resampling.BILINEAR)
         return pil_to_tensor(resized.convert("RGB"))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey or RGB of 8 bits; of grey in 16 bits the upper 8, which Pillow would cut off at 255.
+
+    Raises ValueError for floats, whose white nobody knows.
+    """
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; convert it to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("L" if image.mode == "L" else "RGB")
 
 
 class TurboImage:
@@ -134,13 +149,13 @@ def open_image(path: str, backend: str) -> PillowImage | TurboImage:
 
     Raises whatever Pillow raises for what it can't read: almost anything.
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("no regular file")
     with open(path, "rb", buffering=0) as file:
         data = file.readall()
     if backend == "turbo":
-        try:
+        with suppress(Exception):  # simplejpeg raises almost anything for a damaged header
             return TurboImage(data)
-        except ValueError:
-            pass
     return PillowImage(data)
 
 
