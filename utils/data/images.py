@@ -64,6 +64,20 @@ class PillowImage:
         resized = cropped.resize((width, height), Image.Resampling.BILINEAR)
         return pil_to_tensor(resized.convert("RGB"))
 
+    def part_of_resized(self, height: int, width: int, part: Crop) -> torch.Tensor:
+        """What `resized` of the whole image has at `part`, without the rest of it."""
+        across, down = self.width / width, self.height / height
+        box = (
+            part.left * across,
+            part.top * down,
+            (part.left + part.width) * across,
+            (part.top + part.height) * down,
+        )
+        bilinear = Image.Resampling.BILINEAR
+        return pil_to_tensor(
+            self.image.resize((part.width, part.height), bilinear, box).convert("RGB")
+        )
+
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey or RGB of 8 bits; of grey in 16 bits the upper 8, which Pillow would cut off at 255.
@@ -87,8 +101,9 @@ class TurboImage:
     def __init__(self, data: bytes):
         self.data = data
         self.height, self.width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        plain = colours == "YCbCr" and data.endswith(b"\xff\xd9")
         too_large = self.height * self.width > Image.MAX_IMAGE_PIXELS
-        if colours != "YCbCr" or not data.endswith(b"\xff\xd9") or too_large:
+        if not plain or too_large or is_strip(self.height, self.width):
             raise ValueError("not a plain JPEG")
 
     def resized(self, crop: Crop, height: int, width: int) -> torch.Tensor:
@@ -217,8 +232,16 @@ class EvalTransform:
     def __call__(self, image: PillowImage | TurboImage, _rng: Random | None = None) -> torch.Tensor:
         least = min(image.height, image.width)
         height, width = (self.shorter * side // least for side in (image.height, image.width))
+        if is_strip(image.height, image.width):
+            top, left = (round((side - self.size) / 2) for side in (height, width))
+            return image.part_of_resized(height, width, Crop(top, left, self.size, self.size))
         whole = Crop(0, 0, image.height, image.width)
         return center_crop(image.resized(whole, height, width), [self.size])
+
+
+def is_strip(height: int, width: int) -> bool:
+    """Whether an image is so long that all of it, resized, would take gigabytes."""
+    return max(height, width) > 32 * min(height, width)
 
 
 def load_image(path: str, preparation: Preparation) -> torch.Tensor:
