@@ -46,7 +46,7 @@ def test_the_recipe_is_the_papers(whole):
     # of 5 iterations, those from the 3rd on are at a tenth, from the 4th on at a hundredth
     assert [line["lr"] for line in metrics(whole)] == pytest.approx([0.1, 0.001])
     log = path(whole, "log.txt").read_text().splitlines()
-    beginnings = "device network parameters FLOPs data schedule run".split()
+    beginnings = ["device", "network", "parameters", "FLOPs", "data", "schedule", "run"]
     assert [line.split()[0] for line in log[: len(beginnings)]] == beginnings
     assert "schedule    5 iterations, shortened from 64,000, 2 epochs" in log
 
@@ -80,7 +80,11 @@ def test_finished_runs_are_passed_over_and_missing_ones_made(whole, digits32, tm
     short = "--iterations", 1, "--attentions", "none,se", "--seeds", "2,1"
     others = tmp_path / "others"
     assert main(command(digits32, others, *short)) == 0
-    names = [f"digits32-cifar_resnet20{name}-seed{seed}" for name in ("", "-se-param16") for seed in (1, 2)]
+    names = [
+        f"digits32-cifar_resnet20{name}-seed{seed}"
+        for name in ("", "-se-param16")
+        for seed in (1, 2)
+    ]
     assert {each.name for each in others.iterdir()} == set(names)
     states = [
         torch.load(others / name / "model_best.pth.tar", weights_only=True)["state_dict"]
