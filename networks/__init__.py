@@ -3,9 +3,9 @@
 from torch import nn
 
 from .attentions import ATTENTIONS, create_attention, default_param, list_attentions
+from .attentions.names import unknown_name
 from .cifar import CIFAR
 from .mobilenetv2 import MobileNetV2
-from .names import unknown_name
 from .resnet import RESNETS
 
 __all__ = [

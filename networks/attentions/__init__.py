@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ..names import unknown_name
 from .cbam import CBAM
 from .eca import ECA
 from .gc import GC
+from .names import unknown_name
 from .se import SE
 from .simam import SimAM, simam
 from .srm import SRM

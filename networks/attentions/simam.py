@@ -6,8 +6,8 @@ Per channel, with M positions, n = max(M - 1, 1), d = x - mean and v = sum(d^2) 
 
 The paper divides by M (H W in an image), the code that trained its released weights by M - 1; so
 does this. Eq. 3 is printed as w = -2 (t - mu) / (...), but what minimises the energy of Eq. 2 is
-w = 2 (t - mu) / (...); the minimal energy, Eq. 5, is that of this w (tests/test_energy.py finds
-both numerically).
+w = 2 (t - mu) / (...); the minimal energy, Eq. 5, is that of this w (the tests find both
+numerically).
 
 The statistics are float32 at least: half-precision sums over a large map overflow, and the
 attention would silently become a constant. Written as autograd sees it, SimAM is a dozen passes
@@ -50,15 +50,16 @@ def simam_formula(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
 
 
 @cache
-def _triton_starts() -> bool:
-    """Whether Triton's kernels start on CUDA; a warning says why not, where it is installed.
+def triton_kernels():
+    """The module of the kernels for CUDA; None where Triton cannot start one, with a warning that
+    says why not, where it is installed.
 
     It builds its launcher with the machine's C compiler, which images made to run PyTorch lack.
     """
     if importlib.util.find_spec("triton") is None:
-        return False
+        return None
     try:
-        from . import simam_triton
+        from . import simam_triton  # here, so that nothing else imports triton
 
         simam_triton.start_empty_kernel()
     except Exception as error:
@@ -67,19 +68,17 @@ def _triton_starts() -> bool:
             f"SimAM is computed by its formula, slower: Triton starts no kernel ({cause})",
             stacklevel=2,
         )
-        return False
-    return True
+        return None
+    return simam_triton
 
 
 def _kernels(x: torch.Tensor):
-    """The module whose forward and backward run where x is; Triton is imported only for CUDA.
+    """The module whose forward and backward run where x is.
 
-    The kernels compute in float32, so float64 stays with plain PyTorch there too.
+    Triton's compute in float32, so float64 stays with plain PyTorch on CUDA too.
     """
-    if x.is_cuda and x.dtype != torch.float64 and _triton_starts():
-        from . import simam_triton
-
-        return simam_triton
+    if x.is_cuda and x.dtype != torch.float64:
+        return triton_kernels() or simam_cpu
     return simam_cpu
 
 
@@ -108,7 +107,7 @@ def _(x, e_lambda):
 
 @impl("simam::backward", ("cpu", "cuda"))
 def _backward(grad: torch.Tensor, x: torch.Tensor, stats: torch.Tensor) -> torch.Tensor:
-    """dx in closed form, from what `simam_forward` was given and what it returned."""
+    """dx in closed form, from what `_forward` was given and what it returned."""
     dense = _dense(x)
     if grad.stride() != dense.stride():
         grad = torch.empty_like(dense).copy_(grad)
@@ -152,7 +151,7 @@ def _is_for_operator(x: torch.Tensor) -> bool:
     )
     if traced or x.dtype not in NARROW:
         return False
-    return x.device.type == "cpu" or (x.is_cuda and _triton_starts())
+    return x.device.type == "cpu" or (x.is_cuda and triton_kernels() is not None)
 
 
 def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
