@@ -19,8 +19,7 @@ def test_every_network_has_two_rows_of_its_own_size(monkeypatch, capsys):
     monkeypatch.setattr(model_table, "list_models", lambda: list(lines))
     assert model_table.main([]) == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head == (
-        "| network | attention | classes | parameters | paper's parameters | FLOPs | paper's FLOPs |"
-    )
+    names = ["classes", "parameters", "paper's parameters", "FLOPs", "paper's FLOPs"]
+    assert head == f"| network | attention | {' | '.join(names)} |"
     attentions = ("none", "simam")
     assert rows == [f"| {name} | {a} | {row} |" for name, row in lines.items() for a in attentions]
