@@ -27,6 +27,7 @@ from torch import nn
 from torch.library import define, impl, register_autograd, register_fake
 
 from . import simam_cpu
+from .arguments import e_lambda_of
 
 # Where the operator runs; float64 is left to the formula, which is as exact and differentiates
 # any number of times
@@ -177,21 +178,24 @@ def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
 class SimAM(nn.Module):
     """`simam` as a module; it has no parameters and no buffers.
 
-    channels: ignored, every attention module takes it first. e_lambda: the regulariser of the
-    energy, 1e-4 for CIFAR and 0.1 for ImageNet and COCO in the paper; ValueError unless positive.
-    device, dtype: ignored too, there is nothing to place.
+    channels: any number of whole numbers, which public copies and parsers of networks give, and
+    which say nothing here; a number with a fraction among them is e_lambda: SimAM(64, 64),
+    SimAM(0.1), SimAM(64, 1e-4). e_lambda: the regulariser of the energy, 1e-4 for CIFAR and 0.1
+    for ImageNet and COCO in the paper. device, dtype: ignored, there is nothing to place.
+    Raises ValueError for a lambda that is not positive, and for what could mean something else.
     """
 
     def __init__(
-        self, channels: int | None = None, e_lambda: float = 1e-4, device=None, dtype=None
+        self, *channels: float | str | None, e_lambda: float | str = 1e-4, device=None, dtype=None
     ):
         super().__init__()
-        if not e_lambda > 0:
-            raise ValueError(f"SimAM's e_lambda must be positive, not {e_lambda}")
-        self.e_lambda = float(e_lambda)
+        self.e_lambda = e_lambda_of(channels, e_lambda, default=1e-4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return simam(x, self.e_lambda)
 
     def extra_repr(self) -> str:
         return f"e_lambda={self.e_lambda:g}"
+
+
+simam_module = SimAM  # its name in the authors' code, and in most copies
