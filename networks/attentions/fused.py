@@ -89,7 +89,9 @@ def _kernels(x: torch.Tensor):
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
-    return x if x.movedim(1, -1).is_contiguous() else x.contiguous()
+    """x where it is contiguous or channels-last, which the kernels read as it lies, or a copy."""
+    lies_well = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+    return x if lies_well else x.contiguous()
 
 
 def _like(tensor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -243,9 +245,9 @@ def _fits(x, attention, norm, act, residual) -> bool:
         return False
     if _is_traced() or x.dim() != 4 or x.shape[1] != norm.num_features:
         return False
-    own = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    if any(t is not None and (t.dtype != torch.float32 or t.device != x.device) for t in own):
-        return False
+    for own in (norm.weight, norm.running_mean):
+        if own is not None and (own.dtype != torch.float32 or own.device != x.device):
+            return False
     if residual is not None and (
         type(residual) is not torch.Tensor
         or residual.shape != x.shape
@@ -277,8 +279,9 @@ def simam_norm_act(
         y = y if residual is None else y + residual
         return y if act is None else act(y)
     layer = _Layer(attention.e_lambda, norm, act)
-    inputs = (x, norm.weight, norm.bias, residual)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-        return _Fused.apply(*inputs, layer)
+    if torch.is_grad_enabled():
+        inputs = (x, norm.weight, norm.bias, residual)
+        if any(t is not None and t.requires_grad for t in inputs):
+            return _Fused.apply(*inputs, layer)
     dense = _dense(x)
     return _forward(dense, None if residual is None else _like(residual, dense), layer)[0]
