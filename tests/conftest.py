@@ -14,6 +14,10 @@ from scripts.make_digits import write_digits
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# One thread in this process and in those that tests start: several tests may run at once, and sums
+# differ in their last bits between numbers of threads.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # the modules without weights, which weights can't tell from one another
 STATELESS = [name for name in ATTENTIONS if not create_attention(name, 64).state_dict()]
@@ -51,14 +55,6 @@ def digits(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def many_digits(tmp_path_factory) -> Path:
-    """Three classes, 48 training and 15 validation images: six steps of eight."""
-    folder = tmp_path_factory.mktemp("many_digits")
-    write_digits(folder, val=5, train=16, classes=3)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def digits32(tmp_path_factory) -> Path:
     """Ten classes, 280 training and 20 validation images of 32x32 pixels: three steps of 128."""
     folder = tmp_path_factory.mktemp("cifar") / "digits32"
@@ -80,13 +76,24 @@ def photos() -> list[Path]:
 @pytest.fixture(scope="session")
 def trained(digits, tmp_path_factory) -> Path:
     """The run folder of a SimAM ResNet-18, two epochs on `digits` at 32 pixels."""
+    from main_imagenet import main  # tests of the networks alone need no package but torch
+
     root = tmp_path_factory.mktemp("trained")
-    options = ("--attention-type", "simam", "--attention-param", "0.1", "--image-size", "32")
-    sizes = ("--epochs", "2", "-b", "8", "-j", "0", "--lr", "0.02", "--seed", "1")
-    done = run_command(digits, *options, *sizes, "--gpu", "-1", "--ckpt", root)
-    assert done.returncode == 0, done.stderr
+    words = "--attention-type simam --attention-param 0.1 --image-size 32 --epochs 2 -b 8 -j 0 "
+    words += f"--lr 0.02 --seed 1 --gpu -1 --ckpt {root}"
+    assert main([str(digits), *words.split()]) == 0
     (folder,) = root.iterdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(digits, tmp_path_factory) -> Path:
+    """Where `runs.run` trained three epochs from beginning to end."""
+    from runs import run
+
+    root = tmp_path_factory.mktemp("undisturbed")
+    assert run(digits, root, "--epochs", 3) == 0
+    return root
 
 
 @pytest.fixture
@@ -109,12 +116,12 @@ def assert_no_picture(main, image: Path, checkpoint: Path, layer: str, picture: 
 
 
 def run_command(*arguments, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess:
-    """`python main_imagenet.py ...` in a process of its own, on the CPU, one thread."""
+    """`python main_imagenet.py ...` in a process of its own."""
     return subprocess.run(
         [sys.executable, str(ROOT / "main_imagenet.py"), *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
         timeout=timeout,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, **environment},
     )

@@ -1,4 +1,4 @@
-"""Runs of the command that tests watch and kill: with other processes, and left to themselves."""
+"""Commands in processes of their own, that tests watch and kill."""
 
 import os
 import re
@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import ROOT
 
 COMMAND = str(ROOT / "main_imagenet.py")
@@ -18,31 +17,8 @@ STEP = re.compile(r"^Epoch \d+/\d+ \[ *\d+/\d+\]", re.MULTILINE)
 
 
 def torchrun(processes: int, *options: str) -> list[str]:
-    return [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-        *options,
-    ]
-
-
-def training(data: Path, root: Path, *options, epochs: int = 2) -> list[str]:
-    """Arguments of a small training on the CPU that says something at every step."""
-    fixed = "-a mobilenet_v2 --image-size 32 -b 8 --lr 0.001 --seed 1 -p 1"
-    return [str(data), "--ckpt", str(root), *fixed.split(), f"--epochs={epochs}", *options]
-
-
-def checkpoint(root: Path, name: str = "checkpoint.pth.tar") -> Path:
-    return root / "imagenet-mobilenet_v2-seed1" / name
-
-
-def weights(root: Path) -> dict[str, torch.Tensor]:
-    return torch.load(checkpoint(root), weights_only=True)["state_dict"]
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    launcher = "torch.distributed.run"
+    return ["-m", launcher, "--standalone", f"--nproc-per-node={processes}", *options]
 
 
 def parent_of(pid: int) -> int:
@@ -52,7 +28,8 @@ def parent_of(pid: int) -> int:
 class Job:
     """`python ...` in a session of its own; output in files. Leaving the context kills it all.
 
-    mark: a text in the command lines of all of its processes and of no others.
+    It finds the checkout's modules and those of the tests. mark: a text in the command lines of
+    all of its processes and of no others. wrapper: a command that runs it.
     """
 
     def __init__(self, folder: Path, *command: str, mark: Path, wrapper: tuple[str, ...] = ()):
@@ -60,13 +37,14 @@ class Job:
         number = len(list(folder.iterdir()))
         self.out, self.err = (folder / f"{number}.{name}" for name in ("out", "err"))
         self.mark = str(mark)
+        found = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONWARNINGS": "ignore"}
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 [*wrapper, sys.executable, *map(str, command)],
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+                env=os.environ | found,
             )
 
     def __enter__(self) -> "Job":

@@ -40,7 +40,7 @@ def number(kind: type, low: float, exclusive: bool = False):
 
     def parse(text: str):
         value = kind(text)
-        if not math.isfinite(value) or value < low or (exclusive and value == low):
+        if not low <= value < math.inf or (exclusive and value == low):
             raise argparse.ArgumentTypeError(
                 f"{text} is not {'above' if exclusive else 'at least'} {low}"
             )

@@ -77,6 +77,8 @@ class Data:
     root: folder with train/<class>/ and val/<class>/. batch_size and workers count per node.
     image_backend: "turbo" or "pil"; None for turbo in training and pil in evaluation.
     auto_augment: see `TrainTransform`; mixup, cutmix: see `MixingLoader`. synthetic: random images.
+    class_names: file with the names of a checkpoint's outputs. subset_outputs: evaluate over those
+    outputs alone that there are class folders for.
     """
 
     root: str | None = None
@@ -89,6 +91,8 @@ class Data:
     mixup: float = 0.0
     cutmix: float = 0.0
     synthetic: bool = False
+    class_names: str | None = None
+    subset_outputs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +160,7 @@ class Config:
     weights: str | None = None
     resume: str | None = None
     zero_init_residual: bool = False
-    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    options: dict[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     @classmethod
     def of(cls, args: Namespace) -> "Config":

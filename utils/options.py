@@ -72,6 +72,16 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add("--mixup", **alpha, help="blend pairs of images, shares from Beta(ALPHA, ALPHA); 0: don't")
     add("--cutmix", **alpha, help="paste parts of images into others; with both, either by chance")
     add(
+        "--class-names",
+        metavar="FILE",
+        help="names of the outputs of a checkpoint that does not say them, one a line",
+    )
+    add(
+        "--subset-outputs",
+        action="store_true",
+        help="with -e: over the outputs alone that val/ has folders for, as for ImageNet-A and -R",
+    )
+    add(
         "--synthetic",
         action="store_true",
         help="random images, made once, to time the network alone; as many as DATA or ImageNet has",

@@ -1,163 +1,120 @@
-"""ImageNet as it is handed out: its archives, the classes of its validation images, its size."""
+"""ImageNet as it is handed out: its archives, and the classes of its validation images."""
 
-import io
 import os
 import re
 import tarfile
-import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
 
-from utils.data.endings import is_image
+from tqdm import tqdm
+
+from utils.data.listing import IMAGENET_CLASSES, is_image
 from utils.errors import UsageError, reason
+
+from .images import is_whole, write_whole
 
 TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
 VAL_ARCHIVE = "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12"
-GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-CLASSES = 1000
-IMAGES = {"train": 1_281_167, "val": 50_000}
-
-BLOCK = 512  # bytes; tar files consist of such
-WNID = re.compile(r"n\d{8}")
 
 
-class Piece(NamedTuple):
-    """An image: `size` bytes from `offset` on of the file `source`, to be called `target`."""
+def unpack_train(archive: str, folder: str, problems: list[str]) -> None:
+    """Unpack the classes' tars within the training archive to `folder`/<class>/<image>.
 
-    source: str
-    offset: int
-    size: int
-    target: str
-
-
-class DamagedArchive(Exception):
-    """An archive that ends early, or whose structure is broken."""
-
-
-def tar_members(path: str, start: int = 0) -> Iterator[tarfile.TarInfo]:
-    """The files in the tar that begins at byte `start` of `path`.
-
-    Raises DamagedArchive, after all that can be read, where it does not end as a tar does, and
-    OSError where the disk does not give it.
+    A line for what is damaged, and for what is no class, joins `problems`; the rest is unpacked.
     """
-    end = start
-    with open(path, "rb") as file:
-        file.seek(start)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    end = member.offset_data + -(-member.size // BLOCK) * BLOCK
-                    if end > os.path.getsize(path):
-                        raise DamagedArchive(f"{path} ends within {member.name}")
-                    if member.isfile():
-                        yield member
-        except tarfile.TarError as error:
-            raise DamagedArchive(f"{path}: {error}") from None
-        except OSError as error:
-            # reading does not say from where
-            raise OSError(error.errno, error.strerror, path) from None
-        # tarfile takes a broken header for the end, which is an empty block
-        file.seek(end)
-        if file.read(BLOCK) != bytes(BLOCK):
-            raise DamagedArchive(f"{path} is broken at byte {end}")
+    with noting_damage(archive, problems), tarfile.open(archive, "r:") as tar:
+        for member in tqdm(members(tar), "Classes", IMAGENET_CLASSES, disable=None):
+            if not (member.isfile() and re.fullmatch(r"n\d{8}\.tar", member.name)):
+                problems.append(f"{archive}: left out {member.name!r}, which is no class")
+                continue
+            with (
+                noting_damage(f"{archive}, {member.name}", problems),
+                tarfile.open(fileobj=tar.extractfile(member), mode="r:") as images,
+            ):
+                unpack(images, partial(os.path.join, folder, member.name[:-4]))
 
 
-def tar_pieces(path: str, folder: str, start: int = 0) -> Iterator[Piece]:
-    """The images of a tar as `folder`/<name>; raises as `tar_members` does."""
-    for member in tar_members(path, start):
-        if is_image(member.name):
-            target = os.path.join(folder, os.path.basename(member.name))
-            yield Piece(path, member.offset_data, member.size, target)
+def unpack_val(
+    archive: str, folder: str, class_of: Callable[[str], str], problems: list[str]
+) -> None:
+    """Unpack the validation archive to `folder`/<class>/<image>; as `unpack_train` does."""
+    with noting_damage(archive, problems), tarfile.open(archive, "r:") as tar:
+        unpack(tar, lambda image: os.path.join(folder, class_of(image), image))
 
 
-def folder_pieces(source: str, folder: str) -> Iterator[Piece]:
-    """The images below `source` as `folder`/<the same place>."""
-    for place, _, names in sorted(os.walk(source, followlinks=True)):
-        below = os.path.normpath(os.path.join(folder, os.path.relpath(place, source)))
-        for name in sorted(filter(is_image, names)):
-            path = os.path.join(place, name)
-            yield Piece(path, 0, os.path.getsize(path), os.path.join(below, name))
+def unpack(tar: tarfile.TarFile, target_of: Callable[[str], str]) -> None:
+    """Write the images that are not there yet; no link is followed, nor a folder in a name."""
+    for member in tqdm(members(tar), "Images", leave=False, disable=None):
+        if member.isfile() and is_image(member.name):
+            target = target_of(os.path.basename(member.name))
+            if not is_whole(target, member.size):
+                write_whole(target, tar.extractfile(member).read())
+
+
+def members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """What is in `tar`; raises ReadError, after all that can be read, where it is damaged."""
+    yield from tar
+    tar.fileobj.seek(tar.offset)
+    # tarfile takes a broken header for the end, which is an empty block
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"broken at byte {tar.offset}")
+
+
+@contextmanager
+def noting_damage(archive: str, problems: list[str]) -> Iterator[None]:
+    """A context that ends where the archive is damaged, which joins `problems`."""
+    try:
+        yield
+    except tarfile.TarError as error:
+        problems.append(f"{archive}: {error}; get the archive again")
 
 
 class ValClasses:
-    """Which class (WordNet id) a validation image is of, by its file name."""
+    """The class folder of a validation image: the one it is in, else its class as `path` says.
 
-    def __init__(self, by_name: dict[str, str], in_order: list[str]):
-        self.by_name, self.in_order = by_name, in_order
+    path: the devkit's archive, or text whose lines hold a WordNet id, in the order of the images
+    or after an image's name. It is read, and UsageError raised for it, when an image needs it.
+    """
 
-    @classmethod
-    def read(cls, path: str) -> "ValClasses":
-        """From the devkit (its archive or its folder), or from a text file.
+    def __init__(self, path: str):
+        self.path = path
 
-        A line of the text holds a WordNet id, in the order of the images, or an image's name
-        before it; or an official number, with the devkit's meta.mat beside the file. Raises
-        UsageError for anything else.
-        """
+    def __call__(self, image: str) -> str:
+        """image: its place below val/."""
+        stem = os.path.splitext(image)[0]
+        folder = os.path.dirname(image) or self.by_stem.get(stem)
+        if not folder:
+            raise UsageError(f"{self.path} tells no class of validation image {image}")
+        return folder
+
+    @cached_property
+    def by_stem(self) -> dict[str, str]:
+        """WordNet ids by the images' names without the ending."""
         try:
-            lines, meta = _ground_truth(path)
-        except (OSError, tarfile.TarError, zlib.error, KeyError, EOFError, ValueError) as error:
+            read = devkit_ids if self.path.endswith(".gz") else Path.read_text
+            text = read(Path(self.path))
+        except ImportError:
+            raise UsageError("reading the devkit needs scipy: pip install scipy") from None
+        except Exception as error:  # a damaged devkit makes scipy raise almost anything
             raise UsageError(
-                f"can't read the validation classes from {path} ({reason(error)})"
+                f"can't read the validation images' classes from {self.path} ({reason(error)}); "
+                "--val-classes names another file"
             ) from None
-        if lines and lines[0].isdecimal():
-            return cls({}, _from_official_numbers(lines, meta, path))
-        by_name, in_order = {}, []
-        for line in lines:
-            wnid = WNID.search(line)
-            name = re.match(r"(\w+?)(?:\.JPEG)?[\s,]", line)
-            if not wnid:
-                continue  # a heading
-            if name and name[1] != wnid[0]:
-                by_name[name[1]] = wnid[0]
-            else:
-                in_order.append(wnid[0])
-        if not by_name and not in_order:
-            raise UsageError(f"{path} holds neither WordNet ids nor official class numbers")
-        return cls(by_name, in_order)
-
-    def __getitem__(self, path: str) -> str:
-        """Raises UsageError for an image that has none."""
-        stem = os.path.splitext(os.path.basename(path))[0]
-        number = re.search(r"_val_(\d+)$", stem)
-        if stem in self.by_name:
-            return self.by_name[stem]
-        if number and 0 < int(number[1]) <= len(self.in_order):
-            return self.in_order[int(number[1]) - 1]
-        raise UsageError(f"no class is known for validation image {path}")
+        # a line: an image's name, perhaps, and the id; headings have none
+        lines = re.findall(r"^(?:(\w+)(?:\.\w+)?[ \t,]+)?(n\d{8})\b", text, re.MULTILINE)
+        numbered = enumerate(lines, 1)
+        return {stem or f"ILSVRC2012_val_{n:08}": wnid for n, (stem, wnid) in numbered}
 
 
-def _ground_truth(path: str) -> tuple[list[str], bytes | None]:
-    """The lines of the ground truth in `path`, and the devkit's meta.mat where it is there."""
-    if path.endswith(".tar.gz"):
-        with tarfile.open(path) as tar:
-            truth = tar.extractfile(f"{DEVKIT}/data/{GROUND_TRUTH}").read().decode()
-            return truth.splitlines(), tar.extractfile(f"{DEVKIT}/data/meta.mat").read()
-    if os.path.isdir(path):
-        path = os.path.join(path, "data", GROUND_TRUTH)
-    with open(path) as file:
-        lines = file.read().splitlines()
-    meta = os.path.join(os.path.dirname(path), "meta.mat")
-    if not os.path.exists(meta):
-        return lines, None
-    with open(meta, "rb") as file:
-        return lines, file.read()
+def devkit_ids(path: Path) -> str:
+    """The WordNet ids of the validation images in their order, a line each."""
+    from scipy.io import loadmat
 
-
-def _from_official_numbers(lines: list[str], meta: bytes | None, path: str) -> list[str]:
-    if meta is None:
-        raise UsageError(f"{path} holds class numbers; they need the devkit's meta.mat beside it")
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise UsageError("the devkit's meta.mat needs scipy: pip install scipy") from None
-    try:
-        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-        wnid_of = {str(int(each["ILSVRC2012_ID"])): str(each["WNID"]) for each in synsets}
-    except Exception as error:  # a damaged file makes scipy raise almost anything
-        raise UsageError(f"can't read the meta.mat of {path} ({reason(error)})") from None
-    numbers = [line.strip() for line in lines if line.strip()]
-    unknown = sorted(set(numbers) - wnid_of.keys())
-    if unknown:
-        raise UsageError(f"{path} holds {unknown[0]!r}, which is no class number of its meta.mat")
-    return [wnid_of[number] for number in numbers]
+    with tarfile.open(path) as tar:
+        truth = tar.extractfile(f"{DEVKIT}/data/ILSVRC2012_validation_ground_truth.txt").read()
+        synsets = loadmat(tar.extractfile(f"{DEVKIT}/data/meta.mat"), squeeze_me=True)["synsets"]
+    wnid_of = {int(each["ILSVRC2012_ID"]): str(each["WNID"]) for each in synsets}
+    return "\n".join(wnid_of[int(number)] for number in truth.split())

@@ -154,7 +154,7 @@ def test_the_shapes_reach_what_their_names_say(
 
     monkeypatch.setattr(simam_triton, "_processors", lambda x: PROCESSORS)
     x, _ = make_case(shape, "float32", layout)
-    (_, parts), planned, shared = simam_triton._plan(x)
+    (_, parts), planned, shared = simam_triton.plan(x)
     assert planned == (contiguous if layout == "contiguous" else channels_last)
     # every position is in one part, and none is empty
     assert (parts - 1) * shared["SPAN"] < shared["M"] <= parts * shared["SPAN"]
@@ -240,7 +240,7 @@ def test_large_maps_fill_an_h100(layout, images):
         x = torch.empty((images, *size), dtype=torch.bfloat16, device="meta")
         if layout == "channels-last":
             x = x.contiguous(memory_format=torch.channels_last)
-        (groups, parts), _, _ = simam_triton._plan(x)
+        (groups, parts), _, _ = simam_triton.plan(x)
         assert groups * parts >= 2 * 132
 
 
@@ -257,7 +257,7 @@ def test_compiles_without_a_gpu(shape, layout, dtype, tmp_path):
     x = torch.empty(COMPILED[shape], dtype=dtype, device="meta")
     if layout == "channels-last":
         x = x.contiguous(memory_format=torch.channels_last)
-    _, walks, shared = simam_triton._plan(x)
+    _, walks, shared = simam_triton.plan(x)
     for walk, kernel in product(walks, ("_forward_kernel", "_backward_kernel")):
         for e_lambda in ("fp32", "fp64") if "forward" in kernel else ("fp32",):
             assembly = compiled(kernel, x, walk, shared, e_lambda).asm["ptx"]

@@ -3,8 +3,8 @@ import signal
 
 import pytest
 
-from scripts.prepare.parallel import chunks, run_parallel
-from utils.cli import exit_code
+from scripts.prepare.parallel import run_parallel
+from utils.processes.ending import exit_code
 
 
 def square(number: int) -> int:
@@ -22,18 +22,18 @@ def failing_at_three(number: int) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_every_task_is_done_once(workers):
-    assert sorted(run_parallel(square, range(20), workers, "Tasks")) == [n * n for n in range(20)]
+def test_every_item_has_its_result(workers):
+    assert list(run_parallel(square, range(200), workers, "T")) == [n * n for n in range(200)]
 
 
-def test_the_exception_of_a_task_is_raised():
+def test_the_exception_of_an_item_is_raised():
     with pytest.raises(ZeroDivisionError):
-        list(run_parallel(failing_at_three, range(9), 2, "Tasks"))
+        list(run_parallel(failing_at_three, range(9), 2, "T"))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_worker_is_one_line(workers, capsys):
-    # many tasks: it may be killed while others are still handed in
+    # many items: it may be killed while others are still handed in
     assert exit_code(lambda: list(run_parallel(killed_at_three, range(2000), workers, "T"))) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: a worker process was killed")
@@ -55,8 +55,3 @@ def test_ctrl_c_is_one_line(interruptible, capfd):
 
     assert exit_code(command) == 130
     assert capfd.readouterr().err == "interrupted\n"
-
-
-def test_chunks_hold_everything_in_order():
-    assert chunks("abcdefg", 3) == ["abc", "def", "g"]
-    assert chunks([], 3) == []

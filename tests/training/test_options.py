@@ -1,30 +1,36 @@
-"""Whole runs with options that change what a run does, keeps and says."""
+"""Options that change what a run does, keeps and says, through the command."""
 
 import json
-import re
+import shutil
 import signal
+from random import Random
 
 import pytest
 import torch
-from jobs import COMMAND, Job, same, training
-from runs import SignalAtForward, assert_equal
-from test_run import NAME, load, metrics, run
+from jobs import COMMAND, Job
+from runs import SignalAtForward, assert_equal, command, load, metrics, path, run, same
+from torchvision.transforms import v2
 
-import main_imagenet
-from networks.resnet import ResNet
+from networks import create_model
+from networks.cifar.resnet import CifarResNet
+from networks.init import zero_init_residual
+from utils.data.images import PillowImage, TrainTransform
 
 ALL = (
     "--accumulate 2 --amp fp16 --auto-augment ra --clip-grad 1 --cutmix 1 --ema 0.9 "
     "--label-smoothing 0.1 --mixup 0.2 --nesterov --no-wd-norm-bias --sched cosine "
     "--warmup-epochs 1 --zero-init-residual"
 )
+PREVIOUS = "checkpoint_previous.pth.tar"
 
 
 def test_all_options_together_stopped_and_resumed(digits, tmp_path):
     """Two updates an epoch, each in two parts."""
     assert run(digits, tmp_path / "whole", "--epochs", 2, *ALL.split()) == 0
+    rates = [line["lr"] for line in metrics(tmp_path / "whole")]
+    assert rates == pytest.approx([0.006, 0.003])  # the end of the warm-up, half a cosine
     # the FLOPs, two steps in two parts, two networks on two batches each, and one pass more
-    with SignalAtForward(ResNet, 1 + 4 + 4 + 1, signal.SIGTERM):
+    with SignalAtForward(CifarResNet, 1 + 4 + 4 + 1, signal.SIGTERM):
         assert run(digits, tmp_path / "parts", "--epochs", 2, *ALL.split()) == 143
     stopped = load(tmp_path / "parts")
     assert (stopped["epoch"], stopped["step"]) == (1, 1)
@@ -33,21 +39,12 @@ def test_all_options_together_stopped_and_resumed(digits, tmp_path):
     assert_equal(load(tmp_path / "parts"), load(tmp_path / "whole"), "checkpoint")
 
 
-def brief(digits, root, *more) -> dict:
-    """The checkpoint after four steps of a small network; `more` on top of the defaults."""
-    fixed = "--gpu -1 -a cifar_resnet20 --seed 3 --image-size 32 -b 12 -j 0 --lr 0.05 --epochs 2"
-    assert main_imagenet.main([str(digits), "--ckpt", str(root), *fixed.split(), *more]) == 0
-    name = "imagenet-cifar_resnet20-seed3/checkpoint.pth.tar"
-    return torch.load(root / name, weights_only=True)
-
-
 @pytest.fixture(scope="module")
 def default(digits, tmp_path_factory):
-    return brief(digits, tmp_path_factory.mktemp("default"))
-
-
-def test_a_run_without_options_is_the_default(default, digits, tmp_path):
-    assert same(brief(digits, tmp_path)["state_dict"], default["state_dict"])
+    """Weights after an epoch without options."""
+    root = tmp_path_factory.mktemp("default")
+    assert run(digits, root, "--epochs", 1) == 0
+    return load(root)["state_dict"]
 
 
 @pytest.mark.parametrize(
@@ -56,111 +53,32 @@ def test_a_run_without_options_is_the_default(default, digits, tmp_path):
         *("--label-smoothing 0.1", "--clip-grad 0.01", "--mixup 0.5", "--cutmix 1"),
         *("--auto-augment ra", "--nesterov", "--momentum 0.5", "--wd 0.1", "--optimizer adamw"),
         *("--accumulate 2", "--zero-init-residual", "--no-wd-norm-bias", "--warmup-epochs 1"),
-        *("--sched cosine", "--amp bf16", "--amp fp16"),
+        *("--amp bf16", "--amp fp16"),
     ],
 )
 def test_an_option_reaches_the_weights(words, default, digits, tmp_path):
-    assert not same(brief(digits, tmp_path, *words.split())["state_dict"], default["state_dict"])
+    assert run(digits, tmp_path, "--epochs", 1, *words.split()) == 0
+    assert not same(load(tmp_path)["state_dict"], default)
 
 
-def test_the_average_leaves_the_weights_alone(default, digits, tmp_path):
-    content = brief(digits, tmp_path, "--ema", "0.9")
-    assert same(content["state_dict"], default["state_dict"])
+def test_the_average_is_saved_evaluated_and_judges_the_best(undisturbed, digits, tmp_path, capsys):
+    root = tmp_path / "root"
+    assert run(digits, root, "--epochs", 2, "--ema", 0.9) == 0
+    content, lines = load(root), metrics(root)
+    # it leaves the weights alone
+    assert same(content["state_dict"], load(undisturbed, PREVIOUS)["state_dict"])
     assert not same(content["state_dict_ema"], content["state_dict"])
-
-
-def test_skipped_steps_are_counted_and_logged(digits, tmp_path, capsys):
-    """The scaler of a run that goes on is set to a factor that half precision can't hold."""
-    brief(digits, tmp_path, "--amp", "fp16", "--epochs", "1", "--lr", "0")
-    content = torch.load(next(tmp_path.rglob("checkpoint.pth.tar")), weights_only=True)
-    content["scaler"]["scale"] = 1e34
-    torch.save(content, tmp_path / "overflowing.pth.tar")
-    capsys.readouterr()
-    other = tmp_path / "other"
-    brief(digits, other, "--amp", "fp16", "--resume", str(tmp_path / "overflowing.pth.tar"))
-    (line,) = (other / "imagenet-cifar_resnet20-seed3/metrics.jsonl").read_text().splitlines()
-    assert json.loads(line)["skipped_steps"] == 2
-    assert re.search(r"^Epoch 2/2 .* 2 steps skipped$", capsys.readouterr().out, re.MULTILINE)
-
-
-@pytest.mark.slow
-def test_compiled_with_all_options_stopped_and_resumed(many_digits, tmp_path):
-    """The same numbers as without --compile, too, as long as rounding can't add up."""
-
-    def job(name, *more):
-        options = [*ALL.split(), "-a", "cifar_resnet20", "-j", "0", "--lr", "1e-6", *more]
-        arguments = training(many_digits, tmp_path / name, *options)
-        return Job(tmp_path / "jobs", COMMAND, *arguments, mark=tmp_path / name)
-
-    def result(name) -> tuple[dict, list[dict]]:
-        folder = tmp_path / name / "imagenet-cifar_resnet20-seed1"
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        state = torch.load(folder / "checkpoint.pth.tar", weights_only=True)
-        return state, [json.loads(line) for line in lines]
-
-    for name, more in (("whole", ["--compile"]), ("eager", [])):
-        with job(name, *more) as run:
-            assert run.finish(300) == 0, run.err.read_text()
-            assert ("\ncompiled    in " in run.out.read_text()) == bool(more)
-    with job("parts", "--compile") as run:
-        run.wait_until(lambda: run.steps() >= 2, 300)
-        run.process.terminate()
-        assert run.finish() == 143
-    with job("parts", "--compile", "--resume", "auto") as run:
-        assert run.finish(300) == 0
-    (whole, lines), (eager, expected), (parts, _) = map(result, ("whole", "eager", "parts"))
-    assert_equal(parts, whole, "checkpoint")
-    assert whole["state_dict"].keys() == eager["state_dict"].keys()
-    for found, wanted in zip(lines, expected, strict=True):
-        for name in ("train_loss", "val_loss", "val_ema_loss"):
-            assert found[name] == pytest.approx(wanted[name], rel=1e-3)
-
-
-def test_the_average_is_saved_evaluated_and_judges_the_best(digits, tmp_path, capsys):
-    assert run(digits, tmp_path, "--epochs", 2, "--ema", 0.9) == 0
-    lines = metrics(tmp_path)
-    assert max(line["val_ema_acc1"] for line in lines) == load(tmp_path)["best_acc1"]
-    latest = tmp_path / NAME / "checkpoint.pth.tar"
-    capsys.readouterr()
+    assert max(line["val_ema_acc1"] for line in lines) == content["best_acc1"]
+    assert " (average)\n" in capsys.readouterr().out
     for more, prefix in (([], "val"), (["--ema", 0.9], "val_ema")):
-        assert run(digits, tmp_path, "-e", "--resume", latest, *more) == 0
+        assert run(digits, root, "-e", "--resume", path(root), *more) == 0
         found = capsys.readouterr().out.splitlines()[-1]
         expected = (lines[-1][f"{prefix}_{name}"] for name in ("acc1", "acc5"))
         assert found == " * Acc@1 {:.3f} Acc@5 {:.3f}".format(*expected)
     target = tmp_path / "average.pth"
-    more = ["--resume", latest, "--save-weights", target, "--ema", 0.9]
-    assert run(digits, tmp_path, *more) == 0
-    average = torch.load(target, weights_only=True)
-    assert same(average, load(tmp_path)["state_dict_ema"])
-    assert not same(average, load(tmp_path)["state_dict"])
-
-
-def test_another_optimizers_state_is_refused(digits, tmp_path, capsys):
-    assert run(digits, tmp_path, "--epochs", 1) == 0
-    before = (tmp_path / NAME / "checkpoint.pth.tar").read_bytes()
-    for more in (["--optimizer", "adamw"], ["--no-wd-norm-bias"]):
-        assert run(digits, tmp_path, "--epochs", 2, "--resume", "auto", *more) == 2
-        assert "another --optimizer or --no-wd-norm-bias" in capsys.readouterr().err
-    assert (tmp_path / NAME / "checkpoint.pth.tar").read_bytes() == before
-
-
-def test_schedule_options_say_the_same(digits, tmp_path):
-    for name, more in (("new", ["--sched", "cosine"]), ("old", ["--cos_lr"])):
-        words = [*more, "--warmup-epochs", 1, "--epochs", 2]
-        assert run(digits, tmp_path / name, *words) == 0
-    rates = [line["lr"] for line in metrics(tmp_path / "new")]
-    assert rates == [line["lr"] for line in metrics(tmp_path / "old")]
-    assert rates == pytest.approx([0.002, 0.001])  # the end of the warm-up, half a cosine
-
-
-def test_profile_leaves_a_table_and_a_trace(digits, tmp_path, capsys):
-    assert run(digits, tmp_path, "--epochs", 2, "--profile", 3) == 0
-    trace = json.loads((tmp_path / NAME / "profile.pt.trace.json").read_text())
-    names = [event.get("name") for event in trace["traceEvents"]]
-    steps = {name for name in names if str(name).startswith("ProfilerStep#")}
-    assert len(steps) == 3
-    assert "simam::forward" in names
-    assert "aten::mkldnn_convolution" in capsys.readouterr().out
+    more = ["--resume", path(root), "--save-weights", target, "--ema", 0.9]
+    assert run(digits, root, *more) == 0
+    assert same(torch.load(target, weights_only=True), content["state_dict_ema"])
 
 
 def test_an_average_that_forgets_at_once_is_the_network(digits, tmp_path):
@@ -171,9 +89,99 @@ def test_an_average_that_forgets_at_once_is_the_network(digits, tmp_path):
     assert line["val_ema_loss"] == line["val_loss"]
 
 
-def test_other_precision_goes_on_from_a_run_without_a_scaler(digits, tmp_path):
-    assert run(digits, tmp_path, "--epochs", 1) == 0
-    assert run(digits, tmp_path, "--epochs", 2, "--resume", "auto", "--amp", "fp16") == 0
-    assert load(tmp_path)["scaler"]["scale"] > 0
-    assert run(digits, tmp_path, "--epochs", 3, "--resume", "auto", "--amp", "bf16") == 0
-    assert load(tmp_path)["epoch"] == 3
+def test_other_precisions_go_on_and_skipped_steps_are_told(undisturbed, digits, tmp_path, capsys):
+    """From a run without a scaler to one that has one, and back to none."""
+    root = shutil.copytree(undisturbed, tmp_path / "root")
+    assert run(digits, root, "--epochs", 4, "--resume", "auto", "--amp", "fp16") == 0
+    content = load(root)
+    assert content["scaler"]["scale"] > 0
+    content["scaler"]["scale"] = 1e34  # which half precision can't hold
+    torch.save(content, path(root))
+    capsys.readouterr()
+    assert run(digits, root, "--epochs", 5, "--resume", "auto", "--amp", "fp16", "--lr", 0) == 0
+    assert "  4 steps skipped\n" in capsys.readouterr().out
+    skipped = [line.get("skipped_steps") for line in metrics(root)]
+    assert skipped[:3] == [None] * 3
+    assert skipped[3] < skipped[4] == 4
+    assert run(digits, root, "--epochs", 6, "--resume", "auto", "--amp", "bf16") == 0
+    assert load(root)["epoch"] == 6
+
+
+def test_profile_leaves_a_table_and_a_trace(digits, tmp_path, capsys):
+    assert run(digits, tmp_path, "--epochs", 2, "--profile", 3) == 0
+    trace = json.loads(path(tmp_path, "profile.pt.trace.json").read_text())
+    names = [event.get("name") for event in trace["traceEvents"]]
+    steps = {name for name in names if str(name).startswith("ProfilerStep#")}
+    assert len(steps) == 3
+    assert "simam::forward" in names
+    assert "aten::mkldnn_convolution" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_compiled_with_all_options_stopped_and_resumed(digits, tmp_path):
+    """The same numbers as without --compile, too, as long as rounding can't add up."""
+    options = ["--epochs", 2, "--lr", 1e-6, *ALL.split()]
+
+    def job(name, *more):
+        arguments = command(digits, tmp_path / name, *options, "--compile", *more)
+        return Job(tmp_path / "jobs", COMMAND, *arguments, mark=tmp_path / name)
+
+    with job("whole") as whole:
+        assert whole.finish(300) == 0, whole.err.read_text()
+        assert "\ncompiled    in " in whole.out.read_text()
+    with job("parts") as parts:
+        parts.wait_until(lambda: parts.steps() >= 1, 300)
+        parts.process.terminate()
+        assert parts.finish() == 143
+    with job("parts", "--resume", "auto") as parts:
+        assert parts.finish(300) == 0
+    assert_equal(load(tmp_path / "parts"), load(tmp_path / "whole"), "checkpoint")
+    assert run(digits, tmp_path / "eager", *options) == 0
+    eager = load(tmp_path / "eager")["state_dict"]
+    assert load(tmp_path / "whole")["state_dict"].keys() == eager.keys()
+    for found, wanted in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "eager"), strict=True):
+        for name in ("train_loss", "val_loss", "val_ema_loss"):
+            assert found[name] == pytest.approx(wanted[name], rel=1e-3)
+
+
+POLICIES = {
+    "imagenet": v2.AutoAugment,
+    "ra": v2.RandAugment,
+    "ta_wide": v2.TrivialAugmentWide,
+    "augmix": v2.AugMix,
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_are_torchvisions(name, digits):
+    image = PillowImage((digits / "train" / "1" / "000.png").read_bytes())
+    changed = 0
+    for seed in range(8):
+        rng = Random(seed)
+        plain = TrainTransform(32)(image, rng)
+        torch.manual_seed(rng.getrandbits(63))
+        expected = POLICIES[name]()(plain)
+        found = TrainTransform(32, name)(image, Random(seed))
+        assert torch.equal(found, expected)
+        changed += not torch.equal(found, plain)
+    assert changed
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "mobilenet_v2", "cifar_mobilenet_v2"])
+def test_branches_that_start_at_zero_leave_the_shortcut(arch):
+    model = create_model(arch, "simam", num_classes=3).eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert zero_init_residual(model) > 0
+    blocks = [m for m in model.modules() if getattr(m, "last_norm", None) is not None]
+    checked = []
+
+    def check(block, inputs, output):
+        checked.append(block)
+        shortcut = getattr(block, "downsample", None) or getattr(block, "shortcut", None)
+        expected = shortcut(inputs[0]) if shortcut else inputs[0]
+        torch.testing.assert_close(output, expected.relu() if "resnet" in arch else expected)
+
+    for block in blocks:
+        block.register_forward_hook(check)
+    model(x)
+    assert checked == blocks

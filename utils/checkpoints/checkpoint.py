@@ -1,7 +1,6 @@
 """A checkpoint, ours or another's: read once, then asked for weights, network, classes, images."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from ..config import Network
+from ..data.classes import names_of, outputs_of, shown_names
 from ..data.preparation import CIFAR, IMAGENET, Preparation
 from ..errors import UsageError
 from .formats import CheckpointError, read_file
@@ -22,6 +22,8 @@ AVERAGE = "state_dict_ema"
 PLACES = ("state_dict", "model", AVERAGE)
 # the lambda of the published ImageNet networks, and the paper's on CIFAR
 PUBLISHED_LAMBDA, CIFAR_LAMBDA = 0.1, 1e-4
+# a file that says more of itself is not believed
+MOST_CLASSES, LARGEST_IMAGE = 2**20, 4096
 
 
 class Recognised(NamedTuple):
@@ -78,9 +80,11 @@ class Checkpoint:
         """What a file of ours says of its network; None without a word that is known."""
         kinds = {"arch": str, "attention": str, "attention_param": int | float | None}
         kinds["num_classes"] = int
-        if all(isinstance(self.content.get(name, ...), kind) for name, kind in kinds.items()):
+        said = {name: self.content.get(name, ...) for name in kinds}
+        plain = all(isinstance(said[name], kind) for name, kind in kinds.items())
+        if plain and 0 < said["num_classes"] <= MOST_CLASSES:
             with suppress(UsageError):  # an attention that there is not
-                return Network(**{name: self.content[name] for name in kinds})
+                return Network(**said)
         return None
 
     @property
@@ -99,24 +103,31 @@ class Checkpoint:
         if not isinstance(said, Mapping) or said.keys() != kinds.keys():
             said = {}
         if said and all(isinstance(said[name], kind) for name, kind in kinds.items()):
-            return Preparation(**said)
+            prepared = Preparation(**said)
+            sides = 0 < prepared.centre_crop <= prepared.shorter_side <= LARGEST_IMAGE
+            numbers = [*prepared.mean, *prepared.std]
+            if sides and len(numbers) == 6 and all(type(each) is float for each in numbers):
+                return prepared
         return CIFAR if arch.startswith("cifar_") else IMAGENET
 
-    def class_names(self, num_classes: int) -> list[str]:
-        """A name for each output of its network.
-
-        The class folders that it was trained on, where it says them; ImageNet's names for 1,000
-        classes, also in place of WordNet's numbers; the index for what is left.
-        """
+    @property
+    def classes(self) -> list[str]:
+        """The class folders of its training; empty where it does not say them."""
         said = self.content.get("classes")
-        if not isinstance(said, list) or not all(isinstance(name, str) for name in said):
-            said = []
-        if num_classes == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in said):
-            # not at the top: mmdetection's environment has no torchvision
-            from torchvision.models import ResNet18_Weights
+        plain = isinstance(said, list) and all(isinstance(name, str) for name in said)
+        return said if plain else []
 
-            return ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
-        return said[:num_classes] + [str(index) for index in range(len(said), num_classes)]
+    def class_names(self, num_classes: int) -> list[str]:
+        """A name for each output of its network, see `shown_names`."""
+        return shown_names(self.classes, num_classes)
+
+    def outputs_for(self, folders: Sequence[str], said: Sequence[str] = ()) -> list[int]:
+        """The output of its network that each class folder means, see `outputs_of`.
+
+        said: the user's word for what the outputs are called.
+        """
+        names = names_of(said or self.classes, self.num_classes)
+        return outputs_of(folders, names, f"checkpoint {self.path}")
 
     def check_is(self, network: Network) -> None:
         """Raise CheckpointError if the file says that it holds another network.
@@ -128,9 +139,10 @@ class Checkpoint:
         if said and replace(said, num_classes=network.num_classes) != network:
             raise self.refusal(f"is of another network; it was trained with {said.options}")
         if network.attention == "none" and names_simam(self.raw_weights):
+            param = CIFAR_LAMBDA if network.arch.startswith("cifar_") else PUBLISHED_LAMBDA
             raise self.refusal(
                 "is a published one of a network with SimAM; use it with "
-                f"--attention-type simam --attention-param {PUBLISHED_LAMBDA}"
+                f"--attention-type simam --attention-param {param:g}"
             )
 
     def recognise(self, attention: str | None = None, param: float | None = None) -> Recognised:
@@ -144,9 +156,10 @@ class Checkpoint:
             if is_of(self.weights, network):
                 return Recognised(network, {})
         fits = {name: (arch, count) for arch, name, count in identify(self.weights)}
-        if not fits or attention not in (None, *fits):
-            wish = f"has no weights of {attention}; " if fits else ""
-            raise self.refusal(wish + what_fits(self.weights))
+        if not fits:
+            raise self.refusal("fits no network here")
+        if attention not in (None, *fits):
+            raise self.refusal(f"has no weights of {attention}; {what_fits(self.weights)}")
         assumed = {}
         name = attention or ("none" if "none" in fits else next(iter(fits)))
         if names_simam(self.raw_weights):
@@ -162,10 +175,7 @@ class Checkpoint:
 
     def build(self, network: Network) -> nn.Module:
         """The network with the file's weights."""
-        try:
-            model = network.build()
-        except UsageError as error:
-            raise self.refusal(f"is of a network that can't be: {error}") from None
+        model = network.build()
         self.load_into(model)
         return model
 
@@ -179,7 +189,8 @@ class Checkpoint:
         Returns the lines that say so.
         """
         wanted, state = model.state_dict(), self.weights
-        own = {key: wanted[key] for key in wanted if key.startswith(classifier_of(wanted))}
+        head = classifier_of(wanted)
+        own = {key: value for key, value in wanted.items() if key.startswith(head)}
         notes = [f"weights     {self.path}"]
         if classifier_of(state) is None:
             notes.append("            it has no classifier; a new one is made")

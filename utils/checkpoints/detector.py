@@ -1,6 +1,7 @@
 """Whole detectors: what mmdetection 2 saved, in the form that mmdetection 3 loads."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from networks import create_model
 
 from .checkpoint import Checkpoint, load_state
-from .names import LEFTOVERS, StateDict, remap_legacy_keys
+from .names import LEFTOVERS
 
 PREFIX = "backbone."
 # the depths of mmdetection's ResNet
@@ -35,15 +36,12 @@ def detector_of(checkpoint: Checkpoint) -> dict[str, Any]:
             f"holds no detector: no key begins with {PREFIX}; "
             "a network alone is converted with --to mmdet"
         )
-    try:
-        backbone = remap_legacy_keys(published)
-    except ValueError as error:
-        raise checkpoint.refusal(f"is ambiguous: {error}") from None
-    _check(backbone, checkpoint.path)
+    backbone = Checkpoint(checkpoint.path, published)
+    _check(backbone)
     classes = _class_names(checkpoint.content)
     return {
         "meta": {"dataset_meta": {"classes": classes}} if classes else {},
-        "state_dict": {PREFIX + key: value for key, value in backbone.items()}
+        "state_dict": {PREFIX + key: value for key, value in backbone.weights.items()}
         | {key: value for key, value in state.items() if not key.startswith(PREFIX)},
     }
 
@@ -61,11 +59,15 @@ def _entry(mapping: Any, key: str) -> Any:
     return mapping.get(key) if isinstance(mapping, Mapping) else None
 
 
-def _check(backbone: StateDict, path: str) -> None:
+def _check(backbone: Checkpoint) -> None:
     """Load it into the ResNet whose keys are closest, as strictly as any network of ours."""
-    with torch.device("meta"):
-        keys = {arch: create_model(arch).state_dict().keys() for arch in ARCHS}
-    arch = min(ARCHS, key=lambda arch: len(keys[arch] ^ backbone.keys()))
+    arch = min(ARCHS, key=lambda arch: len(_keys(arch) ^ backbone.weights.keys()))
     trunk = create_model(arch)
     trunk.fc = nn.Identity()
-    load_state(trunk, backbone, f"{path} (its backbone, as {arch})")
+    load_state(trunk, backbone.weights, f"{backbone.path} (its backbone, as {arch})")
+
+
+@cache
+def _keys(arch: str) -> frozenset[str]:
+    with torch.device("meta"):
+        return frozenset(create_model(arch).state_dict())

@@ -1,14 +1,18 @@
 """State-dict keys of others' files for our networks, and the way back to the published ones."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
 StateDict = dict[str, torch.Tensor]
+Rule = tuple[str, str | Callable[[re.Match], str]]
 
 # what thop leaves in a network whose operations it counted
 LEFTOVERS = ("total_ops", "total_params")
+
+# torch.compile, of the network or of a part of it; DataParallel and DDP, a detector
+WRAPPINGS = ((r"_orig_mod\.", ""), (r"^((module|backbone)\.)+", ""))
 
 # in the published SimAM networks, SimAM makes a pair of the convolution before it (ResNet) or
 # takes an index of its own before the depthwise norm (MobileNetV2)
@@ -18,9 +22,7 @@ SIMAM_RULES = (
 )
 # every rule is tried on every key, in this order; none matches one of our own keys
 RULES = (
-    (r"_orig_mod\.", ""),  # torch.compile, of the network or of a part of it
-    (r"^((module|backbone)\.)+", ""),  # DataParallel and DDP, a detector
-    (r"^head\.fc\.", "fc."),  # the classifier beside such a backbone
+    (r"^head\.fc\.", "fc."),  # the classifier beside a detector's backbone
     *SIMAM_RULES,
     # published SE and CBAM: a pair with the last norm, or one more entry of the sequence
     (r"^(layer\d\.\d+\.bn[23])\.0\.", r"\1."),
@@ -33,31 +35,71 @@ RULES = (
     (r"^classifier\.0\.", "classifier.1."),  # published MobileNetV2: no dropout
     (r"^(layer\d\.\d+)\.se\.", r"\1.attn_block."),  # timm's place for its `attn_layer`
 )
-# timm's ResNet-D counts a pool also where the stride is 1; ours has no entry for it there
-IDLE_POOL_RULES = (
-    (r"^layer1\.0\.downsample\.1\.", "layer1.0.downsample.0."),
-    (r"^layer1\.0\.downsample\.2\.", "layer1.0.downsample.1."),
-)
+# the authors' networks for CIFAR, and timm's ResNet-D: a key that one of them alone has, and rules
+# for those before `RULES`
+FAMILIES = {
+    "linear.weight": ((r"^linear\.", "fc."),),
+    # timm counts a pool also where the stride is 1; ours has no entry for it there
+    "layer1.0.downsample.2.weight": (
+        (r"^layer1\.0\.downsample\.1\.", "layer1.0.downsample.0."),
+        (r"^layer1\.0\.downsample\.2\.", "layer1.0.downsample.1."),
+    ),
+    "layer2.0.shortcut.1.weight": ((r"^(layer\d\.0)\.shortcut\.", r"\1.downsample."),),
+    # pre-activation networks: SE and CBAM are a pair with the last convolution
+    "bn.weight": (
+        (r"^(layer\d\.0\.shortcut)\.0\.", r"\1."),
+        (r"^(layer\d\.\d+)\.conv[23]\.1\.", r"\1.attn_block."),
+        (r"^(layer\d\.\d+\.conv3)\.0\.", r"\1."),
+    ),
+    "block1.layer.0.conv1.weight": (
+        (r"^block(\d)\.layer\.", r"layer\1."),
+        (r"^(layer\d\.0)\.convShortcut\.", r"\1.shortcut."),
+        (r"^(layer\d\.\d+)\.conv2\.1\.", r"\1.attn_block."),
+        (r"^bn1\.", "bn."),
+    ),
+    "layers.0.conv1.weight": (
+        (r"^conv1\.", "features.0.0."),
+        (r"^bn1\.", "features.0.1."),
+        (r"^conv2\.", "features.18.0."),
+        (r"^bn2\.", "features.18.1."),
+        (r"^fc\.", "classifier."),
+        (r"^layers\.(\d+)\.", lambda found: f"features.{int(found[1]) + 1}."),
+        (r"^(features\.\d+)\.bn3\.1\.", r"\1.attn_block."),
+        (r"^(features\.\d+)\.bn3\.(0\.)?", r"\1.conv.3."),
+        (r"^(features\.\d+)\.conv3\.", r"\1.conv.2."),
+        (r"^(features\.\d+)\.conv2\.(0\.)?", r"\1.conv.1.0."),
+        (r"^(features\.\d+)\.bn2\.", r"\1.conv.1.1."),
+        (r"^(features\.\d+)\.conv1\.", r"\1.conv.0.0."),
+        (r"^(features\.\d+)\.bn1\.", r"\1.conv.0.1."),
+    ),
+}
 
 
 def remap_legacy_keys(state_dict: StateDict) -> StateDict:
     """A new dict with the same tensors under our keys.
 
-    Knows the published SimAM, SE and CBAM networks, torchvision's, timm's ResNets, mmdetection's
-    backbones, and the prefixes of DataParallel, DDP and torch.compile. A key that nothing is
-    known of stays as it is. Raises ValueError when two keys become the same.
+    Knows the published SimAM, SE and CBAM networks for ImageNet and CIFAR, torchvision's, timm's
+    ResNets, mmdetection's backbones, and the prefixes of DataParallel, DDP and torch.compile. A key
+    that nothing is known of stays as it is. Raises ValueError when two keys become the same.
     """
-    idle_pool = any(key.endswith("layer1.0.downsample.2.weight") for key in state_dict)
-    rules = (*RULES, *IDLE_POOL_RULES) if idle_pool else RULES
+    bare = {key: _apply(WRAPPINGS, key) for key in state_dict if not _is_leftover(key)}
+    rules = _rules_for(bare.values())
     renamed, origin = {}, {}
-    for key, value in state_dict.items():
-        if key.rpartition(".")[2] in LEFTOVERS:
-            continue
-        name = _apply(rules, key)
+    for key, name in bare.items():
+        name = _apply(rules, name)
         if name in renamed:
             raise ValueError(f"both {origin[name]} and {key} mean {name}")
-        renamed[name], origin[name] = value, key
+        renamed[name], origin[name] = state_dict[key], key
     return renamed
+
+
+def _is_leftover(key: str) -> bool:
+    return key.rpartition(".")[2] in LEFTOVERS
+
+
+def _rules_for(keys: Iterable[str]) -> list[Rule]:
+    known = set(keys)
+    return [rule for key, own in FAMILIES.items() if key in known for rule in own] + [*RULES]
 
 
 def published_keys(state_dict: StateDict, attention: str) -> StateDict:
@@ -86,13 +128,20 @@ def published_keys(state_dict: StateDict, attention: str) -> StateDict:
 
 
 def names_simam(keys: Iterable[str]) -> bool:
-    """Whether these are keys of a published network with SimAM, which our own keys do not show."""
-    rules = [rule for rule in RULES if rule not in SIMAM_RULES]
-    bare = [_apply(rules, key) for key in keys]
-    return any(re.search(pattern, key) for key in bare for pattern, _ in SIMAM_RULES)
+    """Whether these are keys of a published network with SimAM, which our own keys do not show.
+
+    Where its place holds another module's weights, the pair is that one's.
+    """
+    bare = [_apply(WRAPPINGS, key) for key in keys]
+    rules = [rule for rule in _rules_for(bare) if rule not in SIMAM_RULES]
+    named = [_apply(rules, key) for key in bare]
+    patterns = [pattern for pattern, _ in SIMAM_RULES]
+    shown = any(re.search(pattern, key) for key in named for pattern in patterns)
+    shown |= any(re.match(r"layers\.\d+\.conv2\.0\.", key) for key in bare)
+    return shown and not any(".attn_block." in key for key in named)
 
 
-def _apply(rules: Iterable[tuple[str, str]], key: str) -> str:
+def _apply(rules: Iterable[Rule], key: str) -> str:
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key

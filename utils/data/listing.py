@@ -1,63 +1,86 @@
 """Which images there are: class folders, listed once and remembered."""
 
 import hashlib
+import io
 import os
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from ..checkpoints.formats import read_file, save_atomically
+from ..disk import write_atomically
 from ..errors import UsageError
-from .endings import IMAGE_ENDINGS, is_image
 
+# torchvision's, without importing it
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+IMAGENET_CLASSES = 1000
+IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
 CACHED_FROM = 10_000  # images; fewer are listed in less than a second
 SETTLED_NS = 2_000_000_000  # coarser than the clock of any file system's folder times
-IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
+
+
+def is_image(name: str) -> bool:
+    """Whether the name of a file, in any case of letters, ends like an image's."""
+    return name.lower().endswith(IMAGE_ENDINGS)
+
+
+def is_data(name: str) -> bool:
+    """Whether a file or folder is the user's own, by its name: what systems and editors leave,
+    such as .ipynb_checkpoints, ._cat.jpg, @eaDir and __MACOSX, is not."""
+    return not name.startswith((".", "@eaDir", "__MACOSX"))
+
+
+def walk(
+    folder: str, endings: tuple[str, ...], seen: Iterable[str] = ()
+) -> Iterator[tuple[str, list[str]]]:
+    """`folder` and every folder below it, with the data files in it that end so, in any case of
+    letters, sorted as torchvision's ImageFolder does it.
+
+    Links are followed, to each real folder once, and to none of those `seen` elsewhere.
+    """
+    for place, names in sorted(_visit(folder, {*seen, os.path.realpath(folder)})):
+        yield place, sorted(n for n in names if is_data(n) and n.lower().endswith(endings))
+
+
+def _visit(folder: str, seen: set[str]) -> Iterator[tuple[str, list[str]]]:
+    for place, folders, names in os.walk(folder, followlinks=True):
+        below = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders)}
+        folders[:] = [name for name, real in below.items() if is_data(name) and real not in seen]
+        seen.update(below[name] for name in folders)
+        yield place, names
 
 
 class Paths(Sequence[str]):
-    """Many paths below `folder` in two arrays.
+    """Many paths below `folder`, their `names` in one array of bytes.
 
     A list of a million strings is copied page by page into every process that looks at it,
-    because looking at a Python object writes to its reference count; arrays stay shared.
+    because looking at a Python object writes to its reference count; an array stays shared.
     """
 
-    def __init__(self, folder: str, characters: np.ndarray, ends: np.ndarray):
-        self.folder, self.characters, self.ends = folder, characters, ends
-
-    @classmethod
-    def pack(cls, folder: str, names: Iterable[str]) -> "Paths":
-        """From `names` relative to `folder`."""
-        encoded = [os.fsencode(name) for name in names]
-        ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        return cls(folder, np.frombuffer(b"".join(encoded), np.uint8), ends)
+    def __init__(self, folder: str, names: np.ndarray):
+        self.folder, self.names = folder, names
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> str:
-        index = range(len(self))[index]
-        start = self.ends[index - 1] if index else 0
-        name = os.fsdecode(self.characters[start : self.ends[index]].tobytes())
-        return os.path.join(self.folder, name)
+        return os.path.join(self.folder, os.fsdecode(self.names[index]))
 
 
 class Listing(NamedTuple):
-    """The images of one split.
-
-    classes: sorted folder names; targets (one per path) index them. synthetic: only the numbers
-    of images and classes are meant, no file is.
-    """
+    """The images of one split: classes are sorted folder names, which targets index, one a path."""
 
     classes: list[str]
     paths: Sequence[str]
     targets: np.ndarray
-    synthetic: bool = False
+
+    def checksum(self) -> str:
+        """What other names, or another order of them, would change."""
+        return f"{zlib.crc32(self.targets, zlib.crc32(self.paths.names)):08x}"
 
 
 def list_images(root: str, split: str) -> Listing:
@@ -73,16 +96,7 @@ def list_images(root: str, split: str) -> Listing:
         raise UsageError(
             f"{root} has no folder {split}/; it must hold train/<class>/ and val/<class>/"
         )
-    listing = _remembered(folder)
-    if listing is None:
-        started = time.time_ns()
-        folders = [folder]
-        classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-        found = [(name, t) for t, c in enumerate(classes) for name in _walk(folder, c, folders)]
-        targets = np.array([target for _, target in found], np.int64)
-        listing = Listing(classes, Paths.pack(folder, (name for name, _ in found)), targets)
-        if len(found) >= CACHED_FROM:
-            _remember(folder, listing, folders, started)
+    listing = _remembered(folder) or _list(folder)
     if not listing.classes:
         raise UsageError(f"{folder} has no class folders")
     counts = np.bincount(listing.targets, minlength=len(listing.classes))
@@ -102,7 +116,8 @@ def find_files(paths: Sequence[str], endings: tuple[str, ...], kind: str) -> lis
         if not os.path.isdir(path):
             files.append(path)
             continue
-        inside = sorted(str(f) for f in Path(path).rglob("*") if f.name.lower().endswith(endings))
+        found = walk(path, endings)
+        inside = [os.path.join(place, name) for place, names in found for name in names]
         if not inside:
             raise UsageError(f"folder {path} holds no {kind} ({' '.join(endings)})")
         files += inside
@@ -111,9 +126,8 @@ def find_files(paths: Sequence[str], endings: tuple[str, ...], kind: str) -> lis
 
 def synthetic_listing(split: str, num_classes: int) -> Listing:
     """As many images as ImageNet has, none of which exists."""
-    images = IMAGENET_IMAGES[split]
     classes = [str(number) for number in range(num_classes)]
-    return Listing(classes, range(images), np.zeros(0, np.int64), synthetic=True)
+    return Listing(classes, range(IMAGENET_IMAGES[split]), np.zeros(0, np.int64))
 
 
 def check_same_classes(train: Listing, val: Listing) -> None:
@@ -127,54 +141,57 @@ def check_same_classes(train: Listing, val: Listing) -> None:
         )
 
 
-def _walk(folder: str, class_name: str, folders: list[str]) -> Iterator[str]:
-    """The images of a class, relative to `folder`; every folder on the way joins `folders`."""
-    for place, _, names in sorted(os.walk(os.path.join(folder, class_name), followlinks=True)):
-        folders.append(place)
-        below = os.path.relpath(place, folder)
-        for name in sorted(names):
-            if is_image(name):
-                yield os.path.join(below, name)
+def _list(folder: str) -> Listing:
+    """The images in `folder`/<class>; many of them are remembered."""
+    started = time.time_ns()
+    classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and is_data(e.name))
+    # a link from one class to another, or to all of them, would count images twice
+    roots = {os.path.realpath(os.path.join(folder, name)) for name in [".", *classes]}
+    folders, names, targets = ["."], [], []
+    for target, name in enumerate(classes):
+        for place, found in walk(os.path.join(folder, name), IMAGE_ENDINGS, roots):
+            folders.append(os.path.relpath(place, folder))
+            names += [os.fsencode(os.path.join(folders[-1], image)) for image in found]
+            targets += [target] * len(found)
+    listing = Listing(classes, Paths(folder, np.array(names, "S")), np.array(targets, np.int64))
+    if len(names) >= CACHED_FROM:
+        _remember(listing, folder, folders, started)
+    return listing
 
 
 def _cache_file(folder: str) -> str:
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
-    return os.path.join(caches, "simam", f"listing-{name}.pt")
+    return os.path.join(caches, "simam", f"listing-{name}.npz")
 
 
-def _times(folders: Iterable[str]) -> torch.Tensor:
-    """When each folder's contents last changed, in nanoseconds."""
-    return torch.tensor([os.stat(folder).st_mtime_ns for folder in folders])
+def _times(folder: str, folders: Sequence[str]) -> np.ndarray:
+    """When the contents of each of the `folders` in `folder` last changed, in nanoseconds."""
+    return np.array([os.stat(os.path.join(folder, place)).st_mtime_ns for place in folders])
 
 
-def _remember(folder: str, listing: Listing, folders: list[str], started: int) -> None:
-    times = _times(folders)
+def _remember(listing: Listing, folder: str, folders: list[str], started: int) -> None:
+    times = _times(folder, folders)
     # a file that appears right after it was listed may leave a young folder's time as it is
     if times.max() > started - SETTLED_NS:
         return
-    content = {
-        "folders": [os.path.relpath(place, folder) for place in folders],
-        "times": times,
-        "classes": listing.classes,
-        "characters": torch.from_numpy(listing.paths.characters.copy()),
-        "ends": torch.from_numpy(listing.paths.ends),
-        "targets": torch.from_numpy(listing.targets),
-    }
+    arrays = {"classes": listing.classes, "names": listing.paths.names, "targets": listing.targets}
+    content = io.BytesIO()
+    np.savez(content, folders=folders, times=times, **arrays)
     path = _cache_file(folder)
     with suppress(OSError):  # without a cache the next run lists again
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        save_atomically(content, path)
+        write_atomically(content.getbuffer(), path)
 
 
 def _remembered(folder: str) -> Listing | None:
     """The listing of last time, unless a folder has changed since."""
     try:
-        content = read_file(_cache_file(folder))
-        places = [os.path.join(folder, place) for place in content["folders"]]
-        if not torch.equal(_times(places), content["times"]):
+        content = io.BytesIO(Path(_cache_file(folder)).read_bytes())
+        arrays = dict(np.load(content, allow_pickle=False))
+        if not np.array_equal(_times(folder, arrays["folders"]), arrays["times"]):
             return None
-        paths = Paths(folder, content["characters"].numpy(), content["ends"].numpy())
-        return Listing(content["classes"], paths, content["targets"].numpy())
+        paths = Paths(folder, arrays["names"])
+        return Listing(arrays["classes"].tolist(), paths, arrays["targets"])
     except Exception:  # whatever is wrong with the cache, the tree can be listed again
         return None

@@ -161,7 +161,7 @@ class DeviceLoader:
         batches: TrainBatches | EvalBatches,
         workers: int,
         normalise: Normalise,
-        report: Callable[[str], None] | None = None,
+        report: Callable[[str], None] = print,
     ):
         self.batches, self.normalise, self.report = batches, normalise, report
         self.device = device = normalise.device
@@ -273,7 +273,7 @@ def train_loader(
     dist: Dist,
     seed: int,
     dtype: torch.dtype = torch.float32,
-    report: Callable[[str], None] | None = None,
+    report: Callable[[str], None] = print,
 ) -> DeviceLoader | SyntheticLoader:
     """Training batches over all processes, in `dtype`. report: told of images passed over."""
     data = config.data

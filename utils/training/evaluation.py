@@ -1,9 +1,12 @@
 """An evaluation that says where it is, and what it found."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+import torch
 from torch import nn
 
+from ..data.listing import Listing
 from ..data.loader import Loader
 from ..processes.dist import Dist
 from .engine import Precision, evaluate
@@ -28,6 +31,29 @@ def evaluate_with_progress(
 
     with progress:
         return evaluate(model, val, dist, precision, show)
+
+
+class Chosen(nn.Module):
+    """Of a network's logits (N, classes) the `outputs` alone, in their order."""
+
+    def __init__(self, outputs: Sequence[int]):
+        super().__init__()
+        self.register_buffer("outputs", torch.tensor(outputs))
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits[:, self.outputs]
+
+
+def matched(
+    model: nn.Module, listing: Listing, outputs: Sequence[int], subset: bool
+) -> tuple[nn.Module, Listing]:
+    """`model` and `listing` such that each class folder's target is the output that it means.
+
+    subset: over those outputs alone.
+    """
+    if subset:
+        return nn.Sequential(model, Chosen(outputs)), listing
+    return model, listing._replace(targets=np.array(outputs)[listing.targets])
 
 
 def accuracy_line(metrics: Mapping[str, float]) -> str:
