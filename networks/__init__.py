@@ -2,20 +2,31 @@
 
 from torch import nn
 
-from .attentions import ATTENTIONS, create_attention, default_param, list_attentions
+from .attentions import (
+    ATTENTIONS,
+    SimAM,
+    create_attention,
+    default_param,
+    list_attentions,
+    simam,
+    simam_module,
+)
+from .attentions.names import unknown_name
 from .cifar import CIFAR
 from .mobilenetv2 import MobileNetV2
-from .names import unknown_name
 from .resnet import RESNETS
 
 __all__ = [
     "ATTENTIONS",
     "MODELS",
+    "SimAM",
     "create_attention",
     "create_model",
     "default_param",
     "list_attentions",
     "list_models",
+    "simam",
+    "simam_module",
 ]
 
 MODELS = {**RESNETS, "mobilenet_v2": MobileNetV2, **CIFAR}

@@ -16,10 +16,9 @@ def init_weights(model: nn.Module) -> None:
 def zero_init_residual(model: nn.Module) -> int:
     """Let every residual branch that ends in a norm begin at zero (Goyal et al., 2017, 5.1).
 
-    Returns how many there are: blocks of which `last_norm` is not None.
+    Returns how many there are: blocks whose `last_norm` is the name of that norm.
     """
-    norms = [getattr(module, "last_norm", None) for module in model.modules()]
-    found = [norm for norm in norms if norm is not None]
-    for norm in found:
-        nn.init.zeros_(norm.weight)
-    return len(found)
+    blocks = [module for module in model.modules() if getattr(module, "last_norm", None)]
+    for block in blocks:
+        nn.init.zeros_(block.get_submodule(block.last_norm).weight)
+    return len(blocks)

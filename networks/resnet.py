@@ -1,6 +1,8 @@
 """ResNet, ResNet-D and ResNeXt with attention slots; state-dict keys are torchvision's."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,24 +19,35 @@ def conv3x3(in_planes: int, out_planes: int, stride: int = 1, groups: int = 1) -
     return nn.Conv2d(in_planes, out_planes, 3, stride, padding=1, groups=groups, bias=False)
 
 
+def strided_shortcut(in_planes: int, out_planes: int, stride: int) -> nn.Module:
+    """The input itself where its shape stays, else a 1x1 convolution and a norm."""
+    if stride == 1 and in_planes == out_planes:
+        return nn.Identity()
+    return nn.Sequential(conv1x1(in_planes, out_planes, stride), nn.BatchNorm2d(out_planes))
+
+
+def pooled_shortcut(in_planes: int, out_planes: int, stride: int) -> nn.Module:
+    """ResNet-D's: an average takes the stride; without one it has no entry in the sequence."""
+    if stride == 1:
+        return strided_shortcut(in_planes, out_planes, stride)
+    pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+    return nn.Sequential(pool, conv1x1(in_planes, out_planes), nn.BatchNorm2d(out_planes))
+
+
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions (He et al., CVPR 2016); the attention stands at the second."""
+    """Two 3x3 convolutions (He et al., CVPR 2016); the attention stands at the second.
 
-    expansion = 1
+    attention: fills a slot, see `create_attention`. x: (N, in_planes, H, W) ->
+    (N, out_planes, H / stride, W / stride).
+    """
 
-    def __init__(
-        self,
-        in_planes: int,
-        planes: int,
-        attention: Attention,
-        stride: int = 1,
-        downsample: nn.Module | None = None,
-        groups: int = 1,
-        base_width: int = 64,
-    ):
+    last_norm = "bn2"  # ends the branch; see `zero_init_residual`
+
+    def __init__(self, in_planes: int, planes: int, attention: Attention, stride: int = 1):
         super().__init__()
-        if groups != 1 or base_width != 64:
-            raise ValueError("a BasicBlock has neither groups nor another width")
+        self.out_planes = planes
+        # drawn first, entered last: both orders decide which weights a seed gives
+        downsample = strided_shortcut(in_planes, planes, stride)
         self.conv1 = conv3x3(in_planes, planes, stride)
         self.bn1 = nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
@@ -42,12 +55,7 @@ class BasicBlock(nn.Module):
         self.attn_conv = attention(planes, slot="conv")
         self.bn2 = nn.BatchNorm2d(planes)
         self.attn_block = attention(planes, slot="block")
-        self.downsample = downsample or nn.Identity()
-
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """Ends the branch; see `zero_init_residual`."""
-        return self.bn2
+        self.downsample = downsample
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -55,10 +63,23 @@ class BasicBlock(nn.Module):
         return self.relu(y + self.downsample(x))
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 with the stride at the 3x3, where the attention stands too."""
+class Groups(NamedTuple):
+    """Of a bottleneck's 3x3 convolution (ResNeXt): how many, and how wide at 64 planes."""
 
-    expansion = 4
+    count: int
+    width: int
+
+
+ONE_GROUP = Groups(1, 64)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with the stride at the 3x3, where the attention stands too.
+
+    Arguments and shapes are those of `BasicBlock`; it ends with four times as many planes.
+    """
+
+    last_norm = "bn3"
 
     def __init__(
         self,
@@ -66,33 +87,56 @@ class Bottleneck(nn.Module):
         planes: int,
         attention: Attention,
         stride: int = 1,
-        downsample: nn.Module | None = None,
-        groups: int = 1,
-        base_width: int = 64,
+        groups: Groups = ONE_GROUP,
+        shortcut: Callable[[int, int, int], nn.Module] = strided_shortcut,
     ):
         super().__init__()
-        width = planes * base_width // 64 * groups
+        width = planes * groups.width // 64 * groups.count
+        self.out_planes = 4 * planes
+        downsample = shortcut(in_planes, self.out_planes, stride)
         self.conv1 = conv1x1(in_planes, width)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv3x3(width, width, stride, groups)
+        self.conv2 = conv3x3(width, width, stride, groups.count)
         self.attn_conv = attention(width, slot="conv")
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = conv1x1(width, planes * self.expansion)
-        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
-        self.attn_block = attention(planes * self.expansion, slot="block")
+        self.conv3 = conv1x1(width, self.out_planes)
+        self.bn3 = nn.BatchNorm2d(self.out_planes)
+        self.attn_block = attention(self.out_planes, slot="block")
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample or nn.Identity()
-
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """Ends the branch; see `zero_init_residual`."""
-        return self.bn3
+        self.downsample = downsample
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.attn_conv(self.conv2(y))))
         y = self.attn_block(self.bn3(self.conv3(y)))
         return self.relu(y + self.downsample(x))
+
+
+def make_stages(
+    block: Callable[..., nn.Module],
+    attention: Attention,
+    in_planes: int,
+    planes: int,
+    depths: Sequence[int],
+) -> list[nn.Sequential]:
+    """A sequence of blocks for each of `depths`: `planes` in the first, and from one to the next
+    twice as many at half the resolution.
+
+    block: takes (in_planes, planes, attention, stride), and says its `out_planes`.
+    """
+    stages = []
+    for stage, depth in enumerate(depths):
+        first_stride = 1 if stage == 0 else 2
+        blocks = []
+        for stride in [first_stride] + [1] * (depth - 1):
+            blocks.append(block(in_planes, planes * 2**stage, attention, stride))
+            in_planes = blocks[-1].out_planes
+        stages.append(nn.Sequential(*blocks))
+    return stages
+
+
+def plain_stem() -> nn.Conv2d:
+    return nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
 
 
 def deep_stem() -> nn.Sequential:
@@ -111,49 +155,31 @@ def deep_stem() -> nn.Sequential:
 class ResNet(nn.Module):
     """x: (N, 3, H, W) -> logits (N, num_classes).
 
-    block: BasicBlock or Bottleneck. layers: blocks in each of the four stages.
-    attention, attention_param: see `create_attention`. groups, base_width: ResNeXt's cardinality
-    and width per group. variant_d: ResNet-D's deep stem and average-pooled shortcuts.
+    block: BasicBlock or Bottleneck, as it is or with arguments bound. depths: blocks in each of
+    the four stages. attention, attention_param: see `create_attention`. stem: makes the first
+    convolution.
     """
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[Bottleneck],
-        layers: tuple[int, int, int, int],
+        block: Callable[..., nn.Module],
+        depths: tuple[int, int, int, int],
         attention: str = "none",
         attention_param: float | None = None,
         num_classes: int = 1000,
-        groups: int = 1,
-        base_width: int = 64,
-        variant_d: bool = False,
+        stem: Callable[[], nn.Module] = plain_stem,
     ):
         super().__init__()
-        self.conv1 = deep_stem() if variant_d else nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
+        self.conv1 = stem()
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-
-        make_block = partial(
-            block,
-            attention=partial(create_attention, attention, param=attention_param),
-            groups=groups,
-            base_width=base_width,
+        attend = partial(create_attention, attention, param=attention_param)
+        self.layer1, self.layer2, self.layer3, self.layer4 = make_stages(
+            block, attend, 64, 64, depths
         )
-        make_shortcut = pooled_shortcut if variant_d else strided_shortcut
-        in_planes = 64
-        for stage, depth in enumerate(layers):
-            planes, stride = 64 * 2**stage, 1 if stage == 0 else 2
-            out_planes = planes * block.expansion
-            shortcut = None
-            if stride != 1 or in_planes != out_planes:
-                shortcut = make_shortcut(in_planes, out_planes, stride)
-            blocks = [make_block(in_planes, planes, stride=stride, downsample=shortcut)]
-            blocks += [make_block(out_planes, planes) for _ in range(depth - 1)]
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-            in_planes = out_planes
-
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(in_planes, num_classes)
+        self.fc = nn.Linear(self.layer4[-1].out_planes, num_classes)
         init_weights(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -162,17 +188,9 @@ class ResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def strided_shortcut(in_planes: int, out_planes: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(conv1x1(in_planes, out_planes, stride), nn.BatchNorm2d(out_planes))
-
-
-def pooled_shortcut(in_planes: int, out_planes: int, stride: int) -> nn.Sequential:
-    """ResNet-D's shortcut; without a stride there is nothing to pool, and no entry for it."""
-    pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)]
-    return nn.Sequential(
-        *(pool if stride > 1 else []), conv1x1(in_planes, out_planes), nn.BatchNorm2d(out_planes)
-    )
-
+BottleneckD = partial(Bottleneck, shortcut=pooled_shortcut)
+Bottleneck32x4 = partial(Bottleneck, groups=Groups(32, 4))
+Bottleneck32x8 = partial(Bottleneck, groups=Groups(32, 8))
 
 RESNETS = {
     "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2)),
@@ -180,7 +198,7 @@ RESNETS = {
     "resnet50": partial(ResNet, Bottleneck, (3, 4, 6, 3)),
     "resnet101": partial(ResNet, Bottleneck, (3, 4, 23, 3)),
     "resnet152": partial(ResNet, Bottleneck, (3, 8, 36, 3)),
-    "resnet50d": partial(ResNet, Bottleneck, (3, 4, 6, 3), variant_d=True),
-    "resnext50_32x4d": partial(ResNet, Bottleneck, (3, 4, 6, 3), groups=32, base_width=4),
-    "resnext101_32x8d": partial(ResNet, Bottleneck, (3, 4, 23, 3), groups=32, base_width=8),
+    "resnet50d": partial(ResNet, BottleneckD, (3, 4, 6, 3), stem=deep_stem),
+    "resnext50_32x4d": partial(ResNet, Bottleneck32x4, (3, 4, 6, 3)),
+    "resnext101_32x8d": partial(ResNet, Bottleneck32x8, (3, 4, 23, 3)),
 }

@@ -3,54 +3,81 @@
     python scripts/bench_data.py DATA [--resized COPY] [-j WORKERS] [--json FILE]
 
 DATA holds train/<class>/ or val/<class>/. Prints Markdown: images per second of the workers'
-processor time, and of all workers by the clock, for the training and evaluation transforms, in
-rounds that take turns; how far the decoders' pixels lie apart; and how much of a training step is
-spent waiting for images. COPY, which prepare_imagenet.py --shorter-side made,
-holds the same images for further rows.
+processor time, for the training and evaluation transforms, in rounds that take turns; how far the
+decoders' pixels lie apart; and how much of a training step is spent waiting for images. COPY, which
+prepare_imagenet.py --shorter-side made, holds the same images for further rows.
 """
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from scripts.bench.options import bench_parser
+from utils.cli import number
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = bench_parser(__doc__)
+    add, count = parser.add_argument, number(int, 1)
+    add("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
+    add("--resized", metavar="COPY", help="the same images, written by prepare_imagenet.py")
+    add("--images", type=count, default=500, help="how many images to use, at most")
+    workers = {"type": count, "default": os.cpu_count()}
+    add("-j", "--workers", **workers, help="processes that load images")
+    add("--batch-size", type=count, default=256, help="images per batch")
+    add("--rounds", type=number(int, 2), default=5, help="measured turns of each pipeline")
+    add("--steps", type=count, default=2, help="batches of each worker in a round")
+    add("-a", "--arch", default="resnet18", help="network of the training steps")
+    add("--train-batch", type=count, default=32, help="images per training step")
+    add("--train-steps", type=count, default=8, help="training steps")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help and mistakes are answered before torch is imported
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from statistics import median
+
 import numpy as np
-import PIL
-import simplejpeg
 import torch
-import torch.nn.functional as F
-import torchvision
-from PIL import Image, features
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import transforms
+from torchvision.datasets.folder import pil_loader
 
-from networks import create_model
-from utils.cli import Parser, exit_code, number
-from utils.data.images import EvalTransform, TrainTransform, open_image
-from utils.data.listing import Listing, list_images
-from utils.data.loader import (
-    BATCHES_AHEAD,
-    MEAN,
-    STD,
-    Collate,
-    ImageDataset,
-    start_worker,
-    train_loader,
+from scripts.bench.common import (
+    UNMEASURED,
+    Report,
+    describe,
+    device_of,
+    rounded,
+    summary,
+    take_turns,
 )
+from scripts.bench.training import GPU, begin
+from utils.config import Config, Data, Machine, Network
+from utils.data.batches import Key
+from utils.data.images import EvalTransform, TrainTransform, choose_backend, open_image
+from utils.data.listing import Listing, list_images
+from utils.data.loader import BATCHES_AHEAD, Collate, ImageDataset, start_worker
+from utils.data.preparation import IMAGENET
 from utils.errors import UsageError, reason
-from utils.processes.dist import Dist, choose_device, describe
+from utils.processes.dist import alone
+from utils.processes.ending import exit_code
+from utils.training.engine import train_one_epoch
+from utils.training.metrics import Totals
 
 SIZE = 224
 WARM_UP = BATCHES_AHEAD + 1  # batches until a worker has all the memory that it will use
-OURS = {"train": TrainTransform, "val": EvalTransform}
-TO_FLOATS = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+OURS = {"train": TrainTransform(SIZE), "val": EvalTransform(SIZE)}
+TO_FLOATS = transforms.ToTensor(), transforms.Normalize(IMAGENET.mean, IMAGENET.std)
 PUBLISHED = {
     "train": [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), *TO_FLOATS],
     "val": [transforms.Resize(256), transforms.CenterCrop(SIZE), *TO_FLOATS],
@@ -60,145 +87,86 @@ PUBLISHED = {
 class Published(Dataset):
     """The published code's samples: Pillow, then normalised floats, all in the worker."""
 
-    def __init__(self, listing: Listing, transform: Callable):
-        self.listing, self.transform = listing, transform
+    def __init__(self, listing: Listing, transform: str):
+        self.listing, self.transform = listing, transforms.Compose(PUBLISHED[transform])
 
     def __len__(self) -> int:
         return len(self.listing.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
-        with open(self.listing.paths[key[1]], "rb") as file:
-            image = Image.open(file).convert("RGB")
-        return self.transform(image), int(self.listing.targets[key[1]])
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+        _, index = key
+        return self.transform(pil_loader(self.listing.paths[index])), self.listing.targets[index]
 
 
-class TimedCollate:
-    """A batch, and by when the worker that made it had used how much processor time."""
-
-    def __init__(self, collate: Callable):
-        self.collate = collate
-
-    def __call__(self, samples: list) -> tuple:
-        batch = self.collate(samples)
-        return batch, os.getpid(), time.process_time()
-
-
+@dataclass
 class Pipeline:
-    """A row of the table: a dataset, and how its samples become a batch."""
+    """Samples, and how they become batches in workers that begin with `start`."""
 
-    def __init__(self, name: str, listing: Listing, transform: str, backend: str | None):
-        self.name, self.transform = name, transform
-        if backend is None:
-            self.dataset = Published(listing, transforms.Compose(PUBLISHED[transform]))
-            self.collate, self.start = default_collate, None
-        else:
-            self.dataset = ImageDataset(listing, OURS[transform](SIZE), backend=backend)
-            self.collate, self.start = Collate(), start_worker
-        self.core_rates: list[float] = []
-        self.rates: list[float] = []
+    dataset: Dataset
+    collate: Callable = default_collate
+    start: Callable[[int], None] | None = None
 
-    def measure(self, epoch: int, batch_size: int, workers: int, steps: int) -> None:
-        """One round: `steps` batches from each worker, after those that start it."""
-        indices = np.arange((WARM_UP + steps) * workers * batch_size) % len(self.dataset)
-        batches = [[(epoch, int(i)) for i in batch] for batch in indices.reshape(-1, batch_size)]
+    def timed(self, samples: list) -> tuple:
+        """A batch, and by when the worker that made it had used how much processor time."""
+        return self.collate(samples), time.process_time()
+
+    def seconds(self, batch_size: int, workers: int, steps: int) -> float:
+        """Processor time an image, in `steps` batches of each worker after those to start with."""
+        count = (WARM_UP + steps) * workers * batch_size
+        keys = [divmod(number, len(self.dataset)) for number in range(count)]
         loader = DataLoader(
             self.dataset,
-            batch_sampler=batches,
+            batch_sampler=[keys[at : at + batch_size] for at in range(0, count, batch_size)],
             num_workers=workers,
-            collate_fn=TimedCollate(self.collate),
+            collate_fn=self.timed,
             worker_init_fn=self.start,
         )
-        stamps: dict[int, list[float]] = {}
-        for step, (_, worker, processor_time) in enumerate(loader, 1):
-            stamps.setdefault(worker, []).append(processor_time)
-            if step == WARM_UP * workers:
-                started = time.perf_counter()
-        seconds = time.perf_counter() - started
-        images = steps * workers * batch_size
-        self.rates.append(images / seconds)
-        used = sum(each[-1] - each[WARM_UP - 1] for each in stamps.values())
-        self.core_rates.append(images / used)
-
-    def row(self) -> dict:
-        def spread(rates: list[float]) -> dict:
-            names = ("median", "min", "max")
-            values = statistics.median(rates), min(rates), max(rates)
-            return {name: round(value, 1) for name, value in zip(names, values, strict=True)}
-
-        return {
-            "pipeline": self.name,
-            "transform": self.transform,
-            "images_per_s_and_core": spread(self.core_rates),
-            "images_per_s_all_workers": spread(self.rates),
-        }
+        # the workers' batches come in turn
+        used = np.reshape([so_far for _, so_far in loader], (-1, workers))
+        return (used[-1] - used[WARM_UP - 1]).sum() / (steps * workers * batch_size)
 
 
-def pixel_difference(listing: Listing, transform: str) -> dict[str, float]:
+def pipelines_for(listing: Listing, transform: str) -> dict[str, Pipeline]:
+    found = {"published": Pipeline(Published(listing, transform))}
+    for backend in ("pil", "turbo"):
+        dataset = ImageDataset(listing, OURS[transform], backend=backend)
+        found[f"ours, {backend}"] = Pipeline(dataset, Collate(), start_worker)
+    return found
+
+
+def pixel_difference(listing: Listing, transform: str) -> dict:
     """Between turbo and pil, in 1/255: mean over all images, the worst image's mean, and the 99th
     percentile over pixels."""
     turbo, pillow = (
-        ImageDataset(listing, OURS[transform](SIZE), backend=name) for name in ("turbo", "pil")
+        ImageDataset(listing, OURS[transform], backend=backend) for backend in ("turbo", "pil")
     )
     keys = [(0, index) for index in range(len(turbo))]
-    counts, means = np.zeros(256, np.int64), []
-    for key in keys:
-        difference = (turbo[key][0].int() - pillow[key][0].int()).abs().numpy()
-        counts += np.bincount(difference.ravel(), minlength=256)
-        means.append(float(difference.mean()))
-    percentile = int(np.searchsorted(counts.cumsum(), 0.99 * counts.sum()))
+    gaps = torch.stack([(turbo[key][0].int() - pillow[key][0]).abs().byte() for key in keys])
+    means = gaps.flatten(1).float().mean(1)
     return {
-        "mean": round(statistics.mean(means), 4),
-        "worst_image_mean": round(max(means), 4),
-        "99th_percentile": percentile,
+        "turbo against pil, 1/255": transform,
+        "mean": rounded(means.mean().item()),
+        "worst image": rounded(means.max().item()),
+        "99th percentile": int(np.percentile(gaps.numpy(), 99)),
     }
 
 
-def waiting_share(listing: Listing, arch: str, batch_size: int, workers: int, steps: int) -> dict:
+def waiting(listing: Listing, config: Config, steps: int) -> dict:
     """How much of the time of `steps` training steps passes before a batch is there."""
-    device = choose_device(None)
-    dist = Dist(0, 1, device)
-    repeated = listing._replace(
-        paths=[listing.paths[i % len(listing.paths)] for i in range(batch_size * (steps + 2))],
-        targets=np.resize(listing.targets, batch_size * (steps + 2)),
-    )
-    loader = train_loader(repeated, SIZE, batch_size, 0, workers, dist, backend="turbo")
-    model = create_model(arch, num_classes=len(listing.classes)).to(device).train()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    waited, batches = 0.0, iter(loader)
-    for step in range(steps + 2):
-        if step == 2:  # the first steps start the workers and choose kernels
-            waited, started = 0.0, time.perf_counter()
-        before = time.perf_counter()
-        images, targets = next(batches)
-        waited += time.perf_counter() - before
-        optimizer.zero_grad()
-        F.cross_entropy(model(images), targets).backward()
-        optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    share = waited / (time.perf_counter() - started)
-    return {
-        "network": arch,
-        "device": describe(dist),
-        "batch_size": batch_size,
-        "workers": workers,
-        "share": round(share, 4),
-    }
-
-
-def machine() -> dict:
-    with open("/proc/cpuinfo") as file:
-        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    modules = {"pillow": PIL, "simplejpeg": simplejpeg, "torch": torch, "torchvision": torchvision}
-    versions = {name: module.__version__ for name, module in modules.items()}
-    return {
-        "cpu": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        **versions,
-        "libjpeg_turbo_of_pillow": features.version("libjpeg_turbo"),
-    }
+    count = config.data.batch_size * (UNMEASURED + steps)
+    paths, targets = (np.resize(each, count) for each in (listing.paths, listing.targets))
+    dist = alone(config.machine.gpu)
+    learner, loader = begin(config, listing._replace(paths=paths, targets=targets), dist)
+    batches, times = iter(loader), []
+    for _ in range(UNMEASURED + steps):
+        started = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - started
+        train_one_epoch(learner, [batch], Totals.zero(dist.device), lambda step: learner.optim.lr)
+        times.append((waited, time.perf_counter() - started))
+    waited, whole = np.sum(times[UNMEASURED:], 0)
+    about = {"network": config.network.arch, "batch": config.data.batch_size}
+    return about | {"device": dist.device.type, "share of waiting": rounded(waited / whole)}
 
 
 def listed(root: str, most: int) -> Listing:
@@ -209,7 +177,7 @@ def listed(root: str, most: int) -> Listing:
     return listing._replace(paths=paths, targets=listing.targets[chosen])
 
 
-def describe_images(listing: Listing) -> dict:
+def describe_images(listing: Listing) -> dict[str, int]:
     """What they are on average; raises UsageError for one that can't be decoded."""
     sizes = []
     for path in listing.paths:
@@ -217,121 +185,44 @@ def describe_images(listing: Listing) -> dict:
             image = open_image(path, "pil")
         except Exception as error:  # a damaged file makes Pillow raise almost anything
             raise UsageError(f"can't decode image {path} ({reason(error)})") from None
-        sizes.append((image.width, image.height))
-    return {
-        "images": len(sizes),
-        "mean_bytes": round(statistics.mean(os.path.getsize(path) for path in listing.paths)),
-        "mean_width": round(statistics.mean(width for width, _ in sizes)),
-        "mean_height": round(statistics.mean(height for _, height in sizes)),
-    }
-
-
-def check_arch(arch: str) -> None:
-    """Raise UsageError for a network that there isn't."""
-    try:
-        create_model(arch)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def measure(args: argparse.Namespace) -> dict:
-    check_arch(args.arch)  # the network comes last, after minutes
-    listing = listed(args.data, args.images)
-    sets = {"": listing}
-    if args.resized:
-        sets[", resized copy"] = listed(args.resized, args.images)
-    data = {name.strip(", ") or "images": describe_images(images) for name, images in sets.items()}
-    backends = {"published": None, "ours, pil": "pil", "ours, turbo": "turbo"}
-    pipelines = [
-        Pipeline(name + where, images, transform, backend)
-        for transform in OURS
-        for where, images in sets.items()
-        for name, backend in backends.items()
-    ]
-    for round_number in range(args.rounds):
-        for pipeline in pipelines:
-            pipeline.measure(round_number, args.batch_size, args.workers, args.steps)
-    return {
-        "machine": machine(),
-        "data": data,
-        "workers": args.workers,
-        "batch_size": args.batch_size,
-        "rounds": args.rounds,
-        "rows": [pipeline.row() for pipeline in pipelines],
-        "pixel_difference_in_255ths": {name: pixel_difference(listing, name) for name in OURS},
-        "waiting": waiting_share(
-            listing, args.arch, args.train_batch, args.workers, args.train_steps
-        ),
-    }
-
-
-def markdown(result: dict) -> str:
-    """The measured numbers as tables."""
-    count = result["workers"]
-    workers = f"{count} worker{'s' * (count > 1)}"
-    lines = [
-        f"| transform | pipeline | images/s/core (min - max) | x published | images/s, {workers} |",
-        "|---|---|---|---|---|",
-    ]
-    published = {}
-    for row in result["rows"]:
-        core, together = row["images_per_s_and_core"], row["images_per_s_all_workers"]
-        base = published.setdefault(row["transform"], core["median"])
-        lines.append(
-            f"| {row['transform']} | {row['pipeline']} | {core['median']:.0f} "
-            f"({core['min']:.0f} - {core['max']:.0f}) | {core['median'] / base:.2f} "
-            f"| {together['median']:.0f} |"
-        )
-    lines += ["", "| turbo against pil, 1/255 | mean | worst image | 99th percentile |"]
-    lines += ["|---|---|---|---|"]
-    for name, values in result["pixel_difference_in_255ths"].items():
-        lines.append(f"| {name} | {' | '.join(f'{value:g}' for value in values.values())} |")
-    waiting = result["waiting"]
-    lines += [
-        "",
-        f"{waiting['network']}, batch {waiting['batch_size']}, {workers} on "
-        f"{waiting['device']}: {100 * waiting['share']:.1f} % of a step is waiting for images.",
-    ]
-    return "\n".join(lines)
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    add, count = parser.add_argument, number(int, 1)
-    add("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
-    add("--resized", metavar="COPY", help="the same images, written by prepare_imagenet.py")
-    add("--images", type=count, default=500, help="how many images to use, at most")
-    add(
-        "-j",
-        "--workers",
-        type=count,
-        default=os.cpu_count(),
-        help="processes that load images",
-    )
-    add("--batch-size", type=count, default=256, help="images per batch")
-    add("--rounds", type=count, default=5, help="rounds over all pipelines")
-    add("--steps", type=count, default=2, help="batches of each worker in a round")
-    add("-a", "--arch", default="resnet18", help="network of the training steps")
-    add("--train-batch", type=count, default=32, help="images per training step")
-    add("--train-steps", type=count, default=8, help="training steps")
-    add("--json", type=Path, metavar="FILE", help="write the numbers here too")
-    args = parser.parse_args(argv)
-    if args.json and not args.json.resolve().parent.is_dir():
-        parser.error(f"--json {args.json}: its folder does not exist; create it first")
-    return args
+        sizes.append((os.path.getsize(path), image.width, image.height))
+    means = (round(each) for each in np.mean(sizes, 0))
+    return {"images": len(sizes)} | dict(zip(("bytes", "width", "height"), means, strict=True))
 
 
 def bench(args: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
-    result = measure(args)
-    print(markdown(result))
-    if args.json:
-        try:
-            args.json.write_text(json.dumps(result, indent=2) + "\n")
-        except OSError as error:
-            raise UsageError(f"can't write {args.json}: {error.strerror}") from None
+    device = device_of(args.device)
+    choose_backend("turbo", "turbo")  # raises UsageError where it is not installed
+    sets = {"": listed(args.data, args.images)}
+    if args.resized:
+        sets[", resized copy"] = listed(args.resized, args.images)
+    originals = sets[""]
+    config = Config(
+        network=Network(arch=args.arch, num_classes=len(originals.classes)),
+        data=Data(batch_size=args.train_batch, workers=args.workers, image_backend="turbo"),
+        machine=Machine(gpu=GPU[device]),
+    )
+    config.network.build()  # a wrong name is found before anything is measured
+    options = {name: vars(args)[name] for name in ("workers", "batch_size", "rounds")}
+    packages = "torchvision", "pillow", "simplejpeg"
+    report = Report(describe(device, *packages) | options, args.json)
+
+    data = [{"set": f"DATA{where}"} | describe_images(each) for where, each in sets.items()]
+    report.add("data", data)
+    turns = {}
+    for transform, (where, images) in product(OURS, sets.items()):
+        for name, pipeline in pipelines_for(images, transform).items():
+            size = args.batch_size, args.workers, args.steps
+            turns[transform, name + where] = partial(pipeline.seconds, *size)
+    times = take_turns(turns, args.rounds)
+    rows = [
+        {"transform": transform, "pipeline": name, "images/s/core": rounded(1 / median(own))}
+        | summary(own, times[transform, "published"])
+        for (transform, name), own in times.items()
+    ]
+    report.add("rows", rows)
+    report.add("pixels", [pixel_difference(originals, each) for each in OURS])
+    report.add("training", [waiting(originals, config, args.train_steps)])
 
 
 def main(argv: list[str] | None = None) -> int:

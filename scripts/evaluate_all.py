@@ -8,146 +8,148 @@ table says what was assumed, --attention-type and --attention-param say it bette
 can't be evaluated is reported and passed over; the exit code is then 2.
 """
 
-import csv
-import json
+import argparse
 import os
 import sys
-from operator import itemgetter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from operator import attrgetter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared, exit_code
-from utils.errors import UsageError
-from utils.report.tables import table
-
-ENDINGS = (".pth", ".pt", ".pth.tar", ".safetensors")
-COLUMNS = (
-    "file",
-    "arch",
-    "attention",
-    "attention_param",
-    "num_classes",
-    "image_size",
-    "images",
-    "loss",
-    "acc1",
-    "acc5",
-    "paper_acc1",
-    "paper_acc5",
-    "assumed",
-)
+from utils.cli import Parser, add_shared
 
 
-def parse_args(argv: list[str] | None = None):
-    parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("data", metavar="DATA", help="folder with val/<class>/")
     add("paths", metavar="CHECKPOINT_OR_FOLDER", nargs="+", help="folders are searched through")
     add_shared(parser, "--attention-type", "--attention-param")
     add_shared(parser, "--batch-size", "--workers", "--image-size", "--gpu")
+    add("--class-names", metavar="FILE", help="of outputs that a file does not name, one a line")
     add("--csv", metavar="FILE", help="write the table here too, after each checkpoint")
     add("--json", metavar="FILE", help="the same as JSON")
     return parser.parse_args(argv)
 
 
-def evaluate_file(path: str, args, val, dist, log) -> dict:
-    """The row of one checkpoint; raises UsageError where it can't be evaluated."""
-    from utils.checkpoints.loading import load_network
+if __name__ == "__main__":
+    parse_args()  # --help and mistakes are answered before torch is imported
 
-    from utils.data.loader import eval_loader
-    from utils.report.paper import TABLE3
-    from utils.training.engine import Precision
-    from utils.training.run import evaluate_with_progress
+from utils.checkpoints.trained import Trained, load_trained
+from utils.config import Data, Machine, default_of
+from utils.data.classes import said_names
+from utils.data.listing import IMAGENET_CLASSES, Listing, find_files, list_images
+from utils.data.loader import eval_loader
+from utils.disk import check_target
+from utils.errors import UsageError
+from utils.processes.dist import Dist, start
+from utils.processes.ending import exit_code
+from utils.report.paper import TABLE3
+from utils.report.tables import table, write_csv, write_json
+from utils.training.engine import Precision
+from utils.training.evaluation import evaluate_with_progress, matched
+from utils.training.log import Progress, RunLog
 
-    words = args.attention_type, args.attention_param, args.image_size
-    loaded = load_network(path, *words)
-    network = loaded.network
-    if network["num_classes"] < len(val.classes):
-        raise UsageError(
-            f"checkpoint {path} knows {network['num_classes']} classes, "
-            f"{args.data} has {len(val.classes)} class folders"
-        )
-    loader = eval_loader(val, loaded.preparation, args.batch_size, args.workers, dist)
-    metrics = evaluate_with_progress(
-        dist.wrap(loaded.model), loader, dist, Precision(dist.device.type), log, path, print_freq=10
-    )
-    in_paper = TABLE3.get((network["arch"], network["attention"]))
-    if network["num_classes"] != 1000:
-        in_paper = None
-    return {
-        "file": path,
-        **network,
-        "image_size": loaded.preparation.centre_crop,
-        **{name: metrics[name] for name in ("images", "loss", "acc1", "acc5")},
-        "paper_acc1": in_paper and in_paper.acc1,
-        "paper_acc5": in_paper and in_paper.acc5,
-        "assumed": "; ".join(loaded.assumed.values()),
-    }
+ENDINGS = (".pth", ".pt", ".pth.tar", ".safetensors")
 
 
-def write_tables(rows: list[dict], args) -> None:
-    """Write what --csv and --json ask for; raises UsageError where a file can't be written."""
-    try:
-        if args.csv:
-            with open(args.csv, "w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                writer.writeheader()
-                writer.writerows(rows)
-        if args.json:
-            with open(args.json, "w") as file:
-                json.dump(rows, file, indent=2)
-    except OSError as error:
-        raise UsageError(f"can't write {error.filename}: {error.strerror}") from None
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What a checkpoint is and what it reaches, in percent, beside what the paper has.
+
+    image_size: in pixels a side. images: how many. assumed: what the file does not say.
+    """
+
+    file: str
+    arch: str
+    attention: str
+    attention_param: float | None
+    num_classes: int
+    image_size: int
+    images: int
+    loss: float
+    acc1: float
+    acc5: float
+    paper_acc1: float | None
+    paper_acc5: float | None
+    assumed: str
 
 
-def setting(row: dict) -> str:
-    """The attention and its parameter."""
-    param = "" if row["attention_param"] is None else f" {row['attention_param']:g}"
-    return row["attention"] + param
-
-
-def paper(row: dict) -> str:
-    """The paper's accuracies, where it has them."""
-    return "" if row["paper_acc1"] is None else f"{row['paper_acc1']} / {row['paper_acc5']}"
-
-
-SHOWN = {
-    "checkpoint": itemgetter("file"),
-    "network": itemgetter("arch"),
-    "attention": setting,
-    "top-1": lambda row: f"{row['acc1']:.3f}",
-    "top-5": lambda row: f"{row['acc5']:.3f}",
-    "paper": paper,
-    "assumed": itemgetter("assumed"),
+COLUMNS = {
+    "checkpoint": attrgetter("file"),
+    "network": attrgetter("arch"),
+    "attention": lambda row: setting(row.attention, row.attention_param),
+    "top-1": lambda row: f"{row.acc1:.3f}",
+    "top-5": lambda row: f"{row.acc5:.3f}",
+    "paper": lambda row: f"{row.paper_acc1:.2f} / {row.paper_acc5:.2f}" if row.paper_acc1 else "",
+    "assumed": attrgetter("assumed"),
 }
 
 
-def evaluate_all(args) -> int:
-    from utils.checkpoints.loading import check_attention
+def setting(attention: str, param: float | None) -> str:
+    return attention if param is None else f"{attention} {param:g}"
 
-    from utils.data.listing import find_files, list_images
-    from utils.processes import dist as distributed
-    from utils.training.log import RunLog
 
-    dist, log = distributed.start(args.gpu), RunLog()
+def evaluate_checkpoint(
+    trained: Trained, images: Listing, data: Data, dist: Dist, names: Sequence[str] = ()
+) -> Row:
+    """Evaluate a network, saying where it is, on `images`, cut as those of its training.
+
+    names: of its outputs, where it does not say them. Raises UsageError where a class folder means
+    none of its outputs.
+    """
+    network, preparation = trained.network, trained.preparation
+    outputs = trained.checkpoint.outputs_for(images.classes, names)
+    model, images = matched(trained.model, images, outputs, subset=False)
+    loader = eval_loader(images, data, preparation, dist)
+    progress = Progress(RunLog(), trained.path, loader.batches, print_freq=10)
+    precision = Precision(dist.device.type)
+    means = evaluate_with_progress(dist.replicate(model), loader, dist, precision, progress)
+    paper = TABLE3.get((network.arch, network.attention))
+    if network.num_classes != IMAGENET_CLASSES:
+        paper = None
+    return Row(
+        file=trained.path,
+        **asdict(network),
+        image_size=preparation.centre_crop,
+        **{name: means[name] for name in ("images", "loss", "acc1", "acc5")},
+        paper_acc1=paper and paper.acc1,
+        paper_acc5=paper and paper.acc5,
+        assumed="; ".join(trained.assumed.values()),
+    )
+
+
+def evaluate_all(args: argparse.Namespace) -> int:
+    """Evaluate what can be; returns the exit code."""
+    dist = start(Machine(gpu=args.gpu))
     files = find_files(args.paths, ENDINGS, "checkpoint")
-    val = list_images(args.data, "val")
-    check_attention(args.attention_type)
+    images, names = list_images(args.data, "val"), said_names(args.class_names)
+    if args.attention_type:
+        default_of(args.attention_type)  # a wrong name is told once, not of every file
+    for path in filter(None, (args.csv, args.json)):
+        check_target(path, replace=True)
+    data = Data(root=args.data, batch_size=args.batch_size, workers=args.workers)
+    words = args.attention_type, args.attention_param, args.image_size
     rows = []
-    write_tables(rows, args)  # before hours of work, not after
     for path in files:
         try:
-            rows.append(evaluate_file(path, args, val, dist, log))
+            trained = load_trained(path, *words)
+            rows.append(evaluate_checkpoint(trained, images, data, dist, names))
         except UsageError as error:
             print(f"error: {error}", file=sys.stderr)
-        write_tables(rows, args)
-    print(table(rows, SHOWN))
+            continue
+        if args.csv:
+            write_csv(rows, args.csv)
+        if args.json:
+            write_json(rows, args.json)
+    print(table(rows, COLUMNS))
     return 0 if len(rows) == len(files) else 2
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    return exit_code(lambda: evaluate_all(args))
+    return exit_code(lambda: evaluate_all(args), "a smaller -b needs less")
 
 
 if __name__ == "__main__":

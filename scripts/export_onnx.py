@@ -12,27 +12,24 @@ with the network in float64: ONNX by onnxruntime, .pt2 by torch.export. For OUT.
 onnxscript must be installed.
 """
 
+import argparse
 import copy
 import importlib.util
 import io
 import json
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared, exit_code
-from utils.errors import UsageError
-
-# Above it something else was exported. Relative to the largest logit where that is above 1. Deep
-# networks with random weights lose more by float32 itself: four times PyTorch's own loss may be.
-TOLERANCE = 1e-4
-ROUNDING = 4
-BATCHES = 1, 3
+from utils.cli import Parser, add_shared
 
 
-def parse_args(argv: list[str] | None = None):
-    parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="file with the weights")
     add("target", metavar="OUT", help="file to write, .onnx or .pt2")
@@ -40,102 +37,104 @@ def parse_args(argv: list[str] | None = None):
     return parser.parse_args(argv)
 
 
-def captured(model, image_size: int):
-    """The network as torch.export captures it, for any number of images."""
-    import torch
+if __name__ == "__main__":
+    parse_args()  # --help and mistakes are answered before torch is imported
 
+import torch
+from torch import nn
+
+from utils.checkpoints.trained import load_trained
+from utils.disk import check_target, write_bytes
+from utils.errors import UsageError
+from utils.processes.ending import exit_code
+
+# Above it something else was exported. Relative to the largest logit where that is above 1. Deep
+# networks with random weights lose more by float32 itself: four times PyTorch's own loss may be.
+TOLERANCE = 1e-4
+ROUNDING = 4
+BATCHES = 1, 3
+
+Notes = dict[str, Any]  # plain values, by name
+Runner = Callable[[torch.Tensor], torch.Tensor]  # images -> logits
+
+
+def captured(model: nn.Module, image_size: int) -> torch.export.ExportedProgram:
+    """The network as torch.export captures it, for any number of images."""
     # the first number of images must be none that torch.export takes for a constant: 0 or 1
     example = torch.zeros(2, 3, image_size, image_size)
     return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
-def to_onnx(program, notes: dict) -> bytes:
-    import torch
-
+def to_onnx(program: torch.export.ExportedProgram, notes: Notes) -> bytes:
     names = {"input_names": ["images"], "output_names": ["logits"]}
     exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     exported.model.metadata_props.update({k: json.dumps(value) for k, value in notes.items()})
     return exported.model_proto.SerializeToString()
 
 
-def to_pt2(program, notes: dict) -> bytes:
-    import torch
-
+def to_pt2(program: torch.export.ExportedProgram, notes: Notes) -> bytes:
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={"network.json": json.dumps(notes)})
     return file.getvalue()
 
 
-def run_onnx(path: str):
-    """images -> logits by onnxruntime on the CPU; None where it is not installed."""
-    if importlib.util.find_spec("onnxruntime") is None:
+def run_onnx(path: str) -> Runner | None:
+    """The file's program by onnxruntime on the CPU; None where it is not installed."""
+    if not installed("onnxruntime"):
         return None
     import onnxruntime
-    import torch
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def run_pt2(path: str):
-    """images -> logits by PyTorch."""
-    import torch
-
+def run_pt2(path: str) -> Runner:
+    """The file's program by PyTorch."""
     return torch.export.load(path).module()
 
 
 FORMATS = {".onnx": (to_onnx, run_onnx), ".pt2": (to_pt2, run_pt2)}
 
 
-def largest_difference(model, run, image_size: int) -> tuple[float, float]:
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def largest_difference(model: nn.Module, run: Runner, image_size: int) -> tuple[float, float]:
     """Between the logits of `run` and those of `model` in float64, for random images, relative to
     the largest logit where that is above 1; and how much is allowed."""
-    import torch
-
+    batches = [torch.randn(batch, 3, image_size, image_size) for batch in BATCHES]
     exact = copy.deepcopy(model).double()
-    worst = allowed = 0.0
-    for batch in BATCHES:
-        images = torch.randn(batch, 3, image_size, image_size)
-        with torch.no_grad():
-            expected = exact(images.double())
-            scale = expected.abs().max().clamp(min=1)
-            gap, own = (
-                (each - expected).abs().max() / scale for each in (run(images), model(images))
-            )
-        worst, allowed = max(worst, gap.item()), max(allowed, ROUNDING * own.item())
-    return worst, max(allowed, TOLERANCE)
+    with torch.no_grad():
+        expected = torch.cat([exact(images.double()) for images in batches])
+        theirs, ours = (torch.cat([each(images) for images in batches]) for each in (run, model))
+    scale = expected.abs().max().clamp(min=1)
+    gap, rounding = (((each - expected).abs().max() / scale).item() for each in (theirs, ours))
+    return gap, max(ROUNDING * rounding, TOLERANCE)
 
 
-def export(args) -> None:
-    from utils.checkpoints.files import check_target
-    from utils.checkpoints.loading import load_network
-
-    from utils.disk import write_atomically
-
+def export(args: argparse.Namespace) -> None:
     check_target(args.target, tuple(FORMATS))
-    ending = os.path.splitext(args.target)[1]
-    missing = [name for name in ("onnx", "onnxscript") if not importlib.util.find_spec(name)]
+    ending = os.path.splitext(args.target)[1].lower()
+    missing = [name for name in ("onnx", "onnxscript") if not installed(name)]
     if ending == ".onnx" and missing:
         raise UsageError(
             f"{args.target} needs {' and '.join(missing)}: pip install onnx onnxscript"
         )
     write, runner = FORMATS[ending]
     words = args.attention_type, args.attention_param, args.image_size
-    loaded = load_network(args.checkpoint, *words)
-    image_size = loaded.preparation.centre_crop
-    prepared = {"classes": loaded.classes, "preparation": loaded.preparation._asdict()}
-    data = write(captured(loaded.model, image_size), loaded.network | prepared)
-    try:
-        write_atomically(data, args.target)
-    except OSError as error:
-        raise UsageError(f"can't write {args.target}: {error.strerror}") from None
-    loaded.tell_assumed()
-    print(f"wrote {args.target}: {loaded.label}")
+    trained = load_trained(args.checkpoint, *words)
+    trained.tell_assumed()
+    image_size = trained.preparation.centre_crop
+    prepared = {"classes": trained.classes, "preparation": trained.preparation._asdict()}
+    program = captured(trained.model, image_size)
+    write_bytes(write(program, asdict(trained.network) | prepared), args.target)
+    print(f"wrote {args.target}: {trained.network.label}")
     run = runner(args.target)
     if run is None:
         print("not checked: that needs onnxruntime (pip install onnxruntime)")
         return
-    worst, allowed = largest_difference(loaded.model, run, image_size)
+    worst, allowed = largest_difference(trained.model, run, image_size)
     if not worst <= allowed:
         raise UsageError(f"{args.target} is wrong: its logits are {worst:.1e} off; don't use it")
     batches = " and ".join(map(str, BATCHES))

@@ -4,8 +4,9 @@
 #     bash scripts/gpu_report.sh FOLDER
 #
 # writes gpu_tests_simam.txt, bench_simam.txt and .json, bench_train.txt and .json, and gpu_tests.txt
-# into FOLDER. It needs torch, torchvision and triton, installs nothing and uses no network. The
-# tests need pytest; without it the benchmark's own check against float64 remains.
+# into FOLDER. It needs torch, torchvision and triton, and for the benchmarks safetensors, tensorboard
+# and tqdm, installs nothing and uses no network. The tests need pytest; without it the benchmark's
+# own check against float64 remains.
 # PYTHON names the interpreter (default: python3). Exit status: 0 when all passed, 1 when something
 # failed, 2 when it could not start.
 set -uo pipefail
@@ -52,13 +53,13 @@ pytest=("$PYTHON" -m pytest -v -m gpu -p no:cacheprovider --continue-on-collecti
     pytest=(echo "no pytest: these tests were not run:")
 
 # in the order of what matters, in case the time runs out
-step gpu_tests_simam.txt 95 "${pytest[@]}" tests/test_simam_triton.py \
-    tests/test_simam_cuda.py
+step gpu_tests_simam.txt 95 "${pytest[@]}" tests/networks/test_simam_triton.py \
+    tests/networks/test_simam_cuda.py
 step bench_simam.txt 190 "$PYTHON" scripts/bench_simam.py --device cuda \
     --json "$out/bench_simam.json"
 # without timm: its share of the memory would not fit beside the others' in 80 GB
 step bench_train.txt 110 "$PYTHON" scripts/bench_train.py resnet50 --device cuda --amp bf16 \
     --no-timm --steps 5 --rounds 5 --json "$out/bench_train.json"
-step gpu_tests.txt 50 "${pytest[@]}" tests/test_bench.py tests/test_metrics.py \
-    tests/test_recipe.py tests/test_distributed.py tests/test_data.py
+step gpu_tests.txt 50 "${pytest[@]}" tests/training/test_metrics.py \
+    tests/training/test_recipe.py tests/processes/test_dist.py tests/data/test_loader.py
 exit $status

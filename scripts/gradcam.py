@@ -9,6 +9,7 @@ A panel is 180 pixels wide and 200 high; the titles take 50 pixels more. The net
 as by evaluate_all.py, and images are cut as in the evaluations of their training.
 """
 
+import argparse
 import os
 import sys
 import textwrap
@@ -16,14 +17,11 @@ from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared, exit_code
-
-# inches, of 100 pixels each
-PANEL, TITLES = (1.8, 2.0), 0.5
+from utils.cli import Parser, add_shared
 
 
-def parse_args(argv: list[str] | None = None):
-    parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("images", metavar="IMAGE", nargs="+", help="a row of the picture each")
     add(
@@ -38,111 +36,105 @@ def parse_args(argv: list[str] | None = None):
     return parser.parse_args(argv)
 
 
+if __name__ == "__main__":
+    parse_args()  # --help and mistakes are answered before torch is imported
+
+import numpy as np
+import torch
+from torch import nn
+
+from utils.checkpoints.trained import Trained, load_trained
+from utils.data.images import load_image
+from utils.processes.dist import choose_device
+from utils.processes.ending import exit_code
+from utils.report.pictures import check_output, needed, new_figure, save_figure, short_path
+
+# inches, of 100 pixels each
+PANEL, TITLES = (1.8, 2.0), 0.5
+NAME = 28  # characters of a path
+
+
 class Panel(NamedTuple):
-    """What a network makes of an image: its likeliest class, the probability, the image as it sees
-    it, uint8 (3, H, W), and the map (H, W), from 0 to 1, as a numpy array."""
+    """What a network makes of an image.
+
+    name, confidence: its likeliest class and the probability. image: as the network sees it, uint8
+    (H, W, 3). heat: Grad-CAM's map (H, W), from 0 to 1.
+    """
 
     name: str
     confidence: float
-    image: object
-    heat: object
+    image: np.ndarray
+    heat: np.ndarray
 
 
-def last_feature_map(model):
+def last_feature_map(model: nn.Module) -> nn.Module:
     """The part of `model` whose output is averaged over space for the classifier."""
     names, parts = zip(*model.named_children(), strict=True)
     return parts[names.index("avgpool") - 1]
 
 
-def explain(loaded, images) -> list[Panel]:
+def explain(trained: Trained, images: torch.Tensor) -> list[Panel]:
     """Grad-CAM of each image's likeliest class.
 
-    loaded: what `load_network` returned. images: uint8 (N, 3, H, W), on the model's device. Raises
-    UsageError for a network whose outputs are not finite.
+    images: uint8 (N, 3, H, W), on the model's device. Raises UsageError for a network whose outputs
+    are not finite.
     """
     from pytorch_grad_cam import GradCAM
 
     panels = []
-    inputs = loaded.normalise(images.device)(images)
-    with GradCAM(loaded.model, [last_feature_map(loaded.model)]) as cam:
-        for image, pixels in zip(inputs, images.cpu(), strict=True):
-            heat = cam(image[None], targets=None)[0]
-            loaded.check_finite(cam.outputs)
+    inputs = trained.normalise(images.device)(images)
+    with GradCAM(trained.model, [last_feature_map(trained.model)]) as cam:
+        for image, pixels in zip(inputs, images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+            (heat,) = cam(image[None], targets=None)
+            trained.check_finite(cam.outputs)
             confidence, index = cam.outputs[0].detach().softmax(0).max(0)
-            panels.append(Panel(loaded.classes[index], confidence.item(), pixels, heat))
+            panels.append(Panel(trained.classes[index], confidence.item(), pixels, heat))
         height, width = cam.activations_and_grads.activations[0].shape[2:]
-        if height == width == 1:
-            print(
-                f"note: {loaded.path}: the last feature map is {height}x{width}, too small to "
-                "show a place; a larger --image-size helps",
-                file=sys.stderr,
-            )
+    if height == width == 1:
+        print(
+            f"note: {trained.path}: the last feature map is 1x1, too small to show a place; "
+            "a larger --image-size helps",
+            file=sys.stderr,
+        )
     return panels
-
-
-def titles(networks: list) -> list[str]:
-    """What is written above the columns: the network's label, and its file where that is shared."""
-    from utils.report.pictures import short_path
-
-    labels = [loaded.label for loaded in networks]
-    return [
-        label if labels.count(label) == 1 else f"{label}\n{short_path(each.path, 28)}"
-        for label, each in zip(labels, networks, strict=True)
-    ]
 
 
 def draw(names: list[str], heads: list[str], columns: list[list[Panel]]):
     """The figure. names: of the images; columns: a panel for each of them, per network."""
     from pytorch_grad_cam.utils.image import show_cam_on_image
 
-    from utils.report.pictures import new_figure
-
     rows, width = len(names), 1 + len(columns)
     figure = new_figure(PANEL[0] * width, PANEL[1] * rows + TITLES)
-    axes = figure.subplots(rows, width, squeeze=False)
+    axes = figure.subplots(rows, width, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
     for axis, head in zip(axes[0], ["image", *heads], strict=True):
         axis.set_title(head, fontsize=8)
-    for row, name in enumerate(names):
-        axes[row, 0].imshow(columns[0][row].image.permute(1, 2, 0).numpy())
-        axes[row, 0].set_xlabel(name, fontsize=8)
-        for axis, column in zip(axes[row, 1:], columns, strict=True):
-            panel = column[row]
-            pixels = panel.image.permute(1, 2, 0).numpy() / 255
-            axis.imshow(show_cam_on_image(pixels, panel.heat, use_rgb=True))
+    for (first, *others), name, *panels in zip(axes, names, *columns, strict=True):
+        first.imshow(panels[0].image)
+        first.set_xlabel(name, fontsize=8)
+        for axis, panel in zip(others, panels, strict=True):
+            axis.imshow(show_cam_on_image(panel.image / 255, panel.heat, use_rgb=True))
             text = textwrap.shorten(panel.name, 22, placeholder="...")
             axis.set_xlabel(f"{text}  {100 * panel.confidence:.1f} %", fontsize=8)
-        for axis in axes[row]:
-            axis.set(xticks=[], yticks=[])
     return figure
 
 
-def run(args) -> None:
-    import torch
-    from utils.checkpoints.loading import load_network
-
-    from utils.data.images import load_image
-    from utils.processes.dist import choose_device
-    from utils.report.pictures import check_output, missing, save_figure, short_path
-
-    try:
-        import pytorch_grad_cam  # noqa: F401 (before any work)
-    except ImportError as error:
-        raise missing("grad-cam", error) from None
+def run(args: argparse.Namespace) -> None:
+    needed("pytorch_grad_cam", "grad-cam")  # before any work
     device = choose_device(args.gpu)
-    output = check_output(args.output, "gradcam.png", args.images + args.checkpoint)
-    networks, columns = [], []
+    output = check_output(args.output, "gradcam.png", [*args.images, *args.checkpoint])
+    words = args.attention_type, args.attention_param, args.image_size
+    heads, columns = [], []
     for path in args.checkpoint:
-        words = args.attention_type, args.attention_param, args.image_size
-        loaded = load_network(path, *words)
-        images = torch.stack([load_image(each, loaded.preparation) for each in args.images])
-        loaded.tell_assumed()
-        loaded.model.to(device)
-        columns.append(explain(loaded, images.to(device)))
-        networks.append(loaded._replace(model=None))  # one network in memory at a time
+        trained = load_trained(path, *words)
+        images = torch.stack([load_image(each, trained.preparation) for each in args.images])
+        trained.tell_assumed()
+        trained.model.to(device)
+        heads.append(f"{trained.network.label}\n{short_path(path, NAME)}")
+        columns.append(explain(trained, images.to(device)))
         for image, panel in zip(args.images, columns[-1], strict=True):
             print(f"{image}  {path}  {panel.name}  {100 * panel.confidence:.2f} %")
-    names = [short_path(path, 28) for path in args.images]
-    save_figure(draw(names, titles(networks), columns), output)
+    names = [short_path(path, NAME) for path in args.images]
+    save_figure(draw(names, heads, columns), output)
 
 
 def main(argv: list[str] | None = None) -> int:

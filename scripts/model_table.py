@@ -7,38 +7,74 @@ that are called cifar_... 10 classes and 32x32. FLOPs are multiply-adds as
 `utils.training.complexity.count_flops` counts them; the paper's figures are those of its Table 3.
 """
 
+import argparse
+import itertools
+import os
 import sys
-from operator import itemgetter
-from pathlib import Path
+from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from networks import create_model, list_models
+from utils.cli import Parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    return Parser(__doc__).parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help and mistakes are answered before torch is imported
+
+from networks import list_models
+from utils.config import Network
+from utils.data.listing import IMAGENET_CLASSES
+from utils.processes.ending import exit_code
 from utils.report.paper import TABLE3
 from utils.report.tables import table
 from utils.training.complexity import count_flops, count_parameters
 
 
-def row(arch: str, attention: str) -> dict[str, str]:
-    """What the table says of a network, by column."""
-    num_classes, image_size = (10, 32) if arch.startswith("cifar_") else (1000, 224)
-    model = create_model(arch, attention, num_classes=num_classes)
-    figures = TABLE3.get((arch, attention))
-    return {
-        "network": arch,
-        "attention": attention,
-        "classes": f"{num_classes:,}",
-        "parameters": f"{count_parameters(model):,}",
-        "paper's parameters": f"{figures.params_m:.2f} M" if figures else "-",
-        "FLOPs": f"{count_flops(model, image_size) / 1e9:.2f} G",
-        "paper's FLOPs": f"{figures.gflops:.2f} G" if figures else "-",
-    }
+class Row(NamedTuple):
+    """A network's size."""
+
+    network: Network
+    parameters: int
+    flops: int
+
+    def paper(self, figure: str, unit: str) -> str:
+        """What Table 3 has of it."""
+        row = TABLE3.get((self.network.arch, self.network.attention))
+        return f"{getattr(row, figure):.2f} {unit}" if row else "-"
 
 
-def main() -> None:
-    rows = [row(arch, attention) for arch in list_models() for attention in ("none", "simam")]
-    print(table(rows, {name: itemgetter(name) for name in rows[0]}))
+COLUMNS = {
+    "network": lambda row: row.network.arch,
+    "attention": lambda row: row.network.attention,
+    "classes": lambda row: f"{row.network.num_classes:,}",
+    "parameters": lambda row: f"{row.parameters:,}",
+    "paper's parameters": lambda row: row.paper("params_m", "M"),
+    "FLOPs": lambda row: f"{row.flops / 1e9:.2f} G",
+    "paper's FLOPs": lambda row: row.paper("gflops", "G"),
+}
+
+
+def measure(arch: str, attention: str) -> Row:
+    """Count a network's parameters and FLOPs."""
+    num_classes, image_size = (10, 32) if arch.startswith("cifar_") else (IMAGENET_CLASSES, 224)
+    network = Network(arch=arch, attention=attention, num_classes=num_classes)
+    model = network.build()
+    return Row(network, count_parameters(model), count_flops(model, image_size))
+
+
+def print_table() -> None:
+    names = itertools.product(list_models(), ("none", "simam"))
+    print(table(itertools.starmap(measure, names), COLUMNS))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parse_args(argv)
+    return exit_code(print_table)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

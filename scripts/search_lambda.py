@@ -6,92 +6,102 @@
 trains the network on nine tenths of the training images (CIFAR: 45,000) with each lambda and seed,
 evaluates on the others (5,000), always the same ones, and never looks at the test images. Prints
 mean and standard deviation of the top-1 accuracy as a Markdown table and writes it as
-ROOT/search_lambda.csv, .json and .png, or where --out says. The same command again goes on where
-it was stopped. The recipe is that of scripts/train_cifar.py.
+ROOT/search_lambda.json and .png, or where --out says. The same command again goes on where it was
+stopped. The recipe is that of scripts/train_cifar.py.
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from scripts.train_cifar import (
-    ITERATIONS,
-    Run,
-    dataset_name,
-    load_images,
-    network_parser,
-    train_run,
-)
-from utils.cli import comma_list, number
-from utils.errors import UsageError
-from utils.report import tables
-from utils.report.results import read_run
+from scripts.paper.options import ITERATIONS, add_recipe
+from utils.cli import Parser, comma_list, number
 
 LAMBDAS = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = network_parser(__doc__)
+    parser = Parser(__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_recipe(parser)
     add = parser.add_argument
+    add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")
     positive = number(float, 0, exclusive=True)
     add("--lambdas", type=comma_list(positive), default=LAMBDAS, help="such as 0.1,0.01")
     add("--seeds", type=comma_list(number(int, 0)), default="1,2,3,4,5", help="a run each")
-    add("--out", metavar="STEM", help="write STEM.csv, .json, .png (default: ROOT/search_lambda)")
+    add("--out", metavar="STEM", help="write STEM.json, .png (default: ROOT/search_lambda)")
     return parser.parse_args(argv)
 
 
-def draw(axes, rows: list[dict], title: str) -> None:
+if __name__ == "__main__":
+    parse_args()  # --help and mistakes are answered before torch is imported
+
+from scripts.train_cifar import dataset_name, read_images, recipe, train
+from utils.config import Network
+from utils.data.cifar import hold_out
+from utils.errors import UsageError
+from utils.processes.dist import alone
+from utils.processes.ending import exit_code
+from utils.report import tables
+from utils.report.finished_runs import read_finished
+from utils.report.pictures import new_figure, save_figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(tables.Summary):
+    """What the runs with one lambda reached. acc1: of each."""
+
+    e_lambda: float
+    acc1: list[float]
+
+
+COLUMNS = {
+    "lambda": lambda row: f"{row.e_lambda:g}",
+    "top-1": lambda row: tables.spread(row.mean, row.std),
+    "runs": lambda row: row.runs,
+}
+
+
+def draw(rows: Sequence[Row], title: str, path: str) -> None:
     """Mean and standard deviation over lambda, as in the paper's Figure 4."""
-    (place,) = axes
-    means, stds = ([row[name] or 0 for row in rows] for name in ("mean", "std"))
-    place.errorbar([row["e_lambda"] for row in rows], means, stds, fmt="o-", capsize=3)
-    place.set_xscale("log")
-    place.set_xlabel("lambda")
-    place.set_ylabel("top-1 % on held-out images")
-    place.set_title(title, fontsize="medium")
-    place.grid(alpha=0.3)
-
-
-def reached(folder: str) -> float:
-    """Top-1 after the last epoch of the finished run in `folder`; raises UsageError without it."""
-    run = read_run(folder)
-    if not run:
-        raise UsageError(
-            f"the run in {folder} is finished, but its args.json and metrics.jsonl are not those "
-            "of all its epochs; move the folder away to train it again"
-        )
-    return run.epochs[-1]["val_acc1"]
+    figure = new_figure(7, 4.5)
+    axes = figure.subplots()
+    ran = [row for row in rows if row.runs]
+    means, stds = [row.mean for row in ran], [row.std or 0 for row in ran]
+    axes.errorbar([row.e_lambda for row in ran], means, stds, fmt="o-", capsize=3)
+    axes.set_xscale("log")
+    axes.set_xlabel("lambda")
+    axes.set_ylabel("top-1 % on held-out images")
+    axes.set_title(title, fontsize="medium")
+    axes.grid(alpha=0.3)
+    save_figure(figure, path)
 
 
 def search(args: argparse.Namespace) -> None:
-    from main_imagenet import build_model
-    from utils.data.cifar import hold_out
-    from utils.processes.dist import alone
-
-    stem = args.out or os.path.join(args.ckpt, "search_lambda")
     dist = alone(args.gpu)
-    build_model({"arch": args.arch})  # a wrong name is told before the data are read
-    tables.check_writable(stem)
-    name = dataset_name(args.dataset, args.data_dir) + "-held-out"
-    images, _ = load_images(args.dataset, args.data_dir, args.root, args.download)
-    train, val = hold_out(images)
-    if not len(val):
+    networks = [Network(arch=args.arch, attention="simam", attention_param=e) for e in args.lambdas]
+    networks[0].build()  # a wrong name is told before the data are read
+    stem = args.out or os.path.join(args.ckpt, "search_lambda")
+    tables.check_results(f"{stem}.json", f"{stem}.png")
+
+    images, _ = read_images(args, args.dataset)
+    others, held_out = splits = hold_out(images)
+    if not len(held_out):
         raise UsageError(f"{len(images)} training images: a tenth is to be held out, which is none")
-    runs = {
-        e_lambda: [
-            Run(name, args.arch, "simam", e_lambda, seed, args.iterations) for seed in args.seeds
-        ]
-        for e_lambda in args.lambdas
-    }
-    for with_seed in zip(*runs.values(), strict=True):
-        for run in with_seed:
-            train_run(run, train, val, args.ckpt, dist, args.print_freq)
+    name = dataset_name(args, args.dataset) + "-held-out"
+    runs = [[recipe(args, network, seed, name) for seed in args.seeds] for network in networks]
+    for with_seed in zip(*runs, strict=True):
+        for config in with_seed:
+            train(config, splits, dist)
+
     rows = []
-    for e_lambda, of_lambda in runs.items():
-        acc1 = [reached(run.folder(args.ckpt)) for run in of_lambda]
-        rows.append({"e_lambda": e_lambda, **tables.summarise(acc1), "acc1": acc1})
+    for e_lambda, configs in zip(args.lambdas, runs, strict=True):
+        finished = filter(None, [read_finished(config.folder) for config in configs])
+        acc1 = [run.epochs[-1]["val_acc1"] for run in finished]
+        rows.append(Row(e_lambda=e_lambda, acc1=acc1, **vars(tables.summarise(acc1))))
     title = f"{name}, {args.arch}, {args.iterations:,} iterations"
     if args.iterations < ITERATIONS:
         title += f" (shortened from {ITERATIONS:,})"
@@ -99,27 +109,18 @@ def search(args: argparse.Namespace) -> None:
         "figure": "4",
         "unit": "top-1 % on held-out training images after the last epoch",
         "what": title,
-        "images": len(train),
-        "held_out": len(val),
+        "images": len(others),
+        "held_out": len(held_out),
         "seeds": args.seeds,
     }
-    columns = {
-        "lambda": lambda row: f"{row['e_lambda']:g}",
-        "top-1": lambda row: tables.spread(row["mean"], row["std"]),
-        "runs": lambda row: row["runs"],
-    }
     print(title)
-    print(tables.table(rows, columns))
-    tables.write(stem, rows, about)
-    tables.picture(f"{stem}.png", 1, lambda axes: draw(axes, rows, title))
+    tables.conclude(rows, COLUMNS, about, f"{stem}.json")
+    draw(rows, title, f"{stem}.png")
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-
-    from utils.processes.launch import guarded
-
-    return guarded(lambda: search(args))
+    return exit_code(lambda: search(args))
 
 
 if __name__ == "__main__":

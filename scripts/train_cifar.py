@@ -21,31 +21,16 @@ from dataclasses import replace
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared, comma_list, number
+from scripts.paper.options import ITERATIONS, add_recipe
+from utils.cli import Parser, comma_list, number
+from utils.processes.signals import end_when_asked
 
-ITERATIONS = 64_000  # the paper's
 EVAL_BATCH_SIZE = 500
 
 
-def recipe_parser(doc: str) -> Parser:
-    """A parser with the options of every script that trains by this recipe; doc: its own."""
-    parser = Parser(doc, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add = parser.add_argument_group("data").add_argument
-    add("--dataset", choices=("cifar10", "cifar100"), default="cifar10")
-    add("--root", default="data", help="folder of torchvision's files")
-    add("--download", action="store_true", help="let torchvision get them where they are missing")
-    add("--data-dir", metavar="FOLDER", help="32x32 images in train/<class>/ and val/<class>/")
-    group = parser.add_argument_group("runs")
-    add_shared(group, "--gpu")
-    add = group.add_argument
-    add("--iterations", type=number(int, 1), default=ITERATIONS, help="the schedule's length")
-    add("-p", "--print-freq", type=number(int, 1), default=100, help="steps between lines")
-    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")
-    return parser
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = recipe_parser(__doc__)
+    parser = Parser(__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_recipe(parser)
     add = parser.add_argument
     add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")
     add("--attentions", type=comma_list(str), default="none", help="such as none,simam,se")
@@ -54,6 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
 
 from utils.config import Config, Data, Machine, Network, Optim, run_name
@@ -79,7 +65,7 @@ FIXED = (
 def recipe(args: argparse.Namespace, network: Network, seed: int, dataset: str) -> Config:
     """The paper's training of `network`, which gets as many classes as the data has.
 
-    args: with the options of `recipe_parser`. dataset: what run folders call the data.
+    args: with the options of `add_recipe`. dataset: what run folders call the data.
     """
     return Config(
         network=replace(network, num_classes=0),

@@ -9,7 +9,7 @@ from torch import nn
 
 from networks import create_model
 
-ARCHS = ("resnet18", "resnet50", "resnet50d", "resnext50_32x4d", "mobilenet_v2")
+ARCHS = ("resnet18", "resnet50d", "mobilenet_v2")
 PUBLISHED = ("none", "simam", "se", "cbam")
 E_LAMBDA = 0.1
 

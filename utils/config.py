@@ -160,7 +160,7 @@ class Config:
     weights: str | None = None
     resume: str | None = None
     zero_init_residual: bool = False
-    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    options: dict[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     @classmethod
     def of(cls, args: Namespace) -> "Config":

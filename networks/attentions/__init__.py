@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ..names import unknown_name
 from .cbam import CBAM
 from .eca import ECA
 from .gc import GC
+from .names import unknown_name
 from .se import SE
-from .simam import SimAM, simam
+from .simam import SimAM, simam, simam_module
 from .srm import SRM
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "default_param",
     "list_attentions",
     "simam",
+    "simam_module",
 ]
 
 
@@ -38,8 +39,9 @@ Attention = Callable[..., nn.Module]
 class Spec(NamedTuple):
     """How a module enters a block.
 
-    module: the class; its first argument is the number of channels, and it takes `device` and
-    `dtype` as PyTorch's own layers do, so that it also serves as timm's `attn_layer`.
+    module: the class; its first argument is the number of channels, the others are given by name,
+    and it takes `device` and `dtype` as PyTorch's own layers do, so that it also serves as timm's
+    `attn_layer`.
     param: the argument that `attention_param` sets; None where there is none.
     slot: "conv" (between the block's 3x3 convolution and that convolution's norm) or
     "block" (after the branch's last norm).

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from .arguments import setting
 from .se import reduced
 
 
@@ -45,10 +46,18 @@ class SpatialGate(nn.Module):
 class CBAM(nn.Module):
     """A channel gate, then a spatial gate (Eq. 1).
 
-    x: (N, C, H, W) -> same shape. reduction: the channel gate's bottleneck divisor.
+    x: (N, C, H, W) -> same shape. reduction: the channel gate's bottleneck divisor;
+    CBAM(C, reduction) and CBAM(C, C, reduction) are understood too, and what could mean something
+    else is a ValueError.
     """
 
-    def __init__(self, channels: int, reduction: float = 16, device=None, dtype=None):
+    def __init__(self, *channels: float, reduction: float | str = 16, device=None, dtype=None):
+        if channels[1:] and channels[-1] in (
+            3,
+            7,
+        ):  # some copies take the spatial gate's size there
+            raise ValueError(f"{channels[-1]} may be a kernel size: write reduction={channels[-1]}")
+        channels, reduction = setting("CBAM", "reduction", channels, reduction)
         super().__init__()
         self.channel_gate = ChannelGate(channels, reduction, device, dtype)
         self.spatial_gate = SpatialGate(device, dtype)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from .arguments import setting
+
 
 def adaptive_kernel_size(channels: int) -> int:
     """The odd kernel size for `channels` channels: log2(C)/2 + 1/2, an even one raised (Eq. 12)."""
@@ -16,10 +18,14 @@ class ECA(nn.Module):
     """Scale each channel by a gate computed from the means of its neighbouring channels.
 
     x: (N, C, H, W) -> same shape. kernel_size: how many neighbours, an odd number; None takes
-    `adaptive_kernel_size`. Raises ValueError for another kernel size.
+    `adaptive_kernel_size`. ECA(C, size) and ECA(C, C, size) are understood too. Raises ValueError
+    for another kernel size, and for what could mean something else.
     """
 
-    def __init__(self, channels: int, kernel_size: float | None = None, device=None, dtype=None):
+    def __init__(
+        self, *channels: float, kernel_size: float | str | None = None, device=None, dtype=None
+    ):
+        channels, kernel_size = setting("ECA", "kernel_size", channels, kernel_size)
         super().__init__()
         size = adaptive_kernel_size(channels) if kernel_size is None else kernel_size
         if size < 1 or size % 2 != 1:

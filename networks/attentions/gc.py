@@ -3,16 +3,20 @@
 import torch
 from torch import nn
 
+from .arguments import setting
 from .se import reduced
 
 
 class GC(nn.Module):
     """Add to every position one vector computed from an attention-weighted mean of all (Eq. 5).
 
-    x: (N, C, H, W) -> same shape. reduction: the bottleneck's divisor.
+    x: (N, C, H, W) -> same shape. reduction: the bottleneck's divisor;
+    GC(C, reduction) and GC(C, C, reduction) are understood too, and what could mean something
+    else is a ValueError.
     """
 
-    def __init__(self, channels: int, reduction: float = 16, device=None, dtype=None):
+    def __init__(self, *channels: float, reduction: float | str = 16, device=None, dtype=None):
+        channels, reduction = setting("GC", "reduction", channels, reduction)
         super().__init__()
         place = {"device": device, "dtype": dtype}
         hidden = reduced(channels, reduction)

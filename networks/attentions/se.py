@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from .arguments import setting
+
 
 def reduced(channels: int, reduction: float) -> int:
     """Width of a bottleneck of `channels` / `reduction`, at least 1.
@@ -17,10 +19,13 @@ def reduced(channels: int, reduction: float) -> int:
 class SE(nn.Module):
     """Scale each channel by a gate computed from the means of all channels.
 
-    x: (N, C, H, W) -> same shape. reduction: the bottleneck's divisor.
+    x: (N, C, H, W) -> same shape. reduction: the bottleneck's divisor;
+    SE(C, reduction) and SE(C, C, reduction) are understood too, and what could mean something
+    else is a ValueError.
     """
 
-    def __init__(self, channels: int, reduction: float = 16, device=None, dtype=None):
+    def __init__(self, *channels: float, reduction: float | str = 16, device=None, dtype=None):
+        channels, reduction = setting("SE", "reduction", channels, reduction)
         super().__init__()
         place = {"device": device, "dtype": dtype}
         hidden = reduced(channels, reduction)

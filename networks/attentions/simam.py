@@ -6,8 +6,8 @@ Per channel, with M positions, n = max(M - 1, 1), d = x - mean and v = sum(d^2) 
 
 The paper divides by M (H W in an image), the code that trained its released weights by M - 1; so
 does this. Eq. 3 is printed as w = -2 (t - mu) / (...), but what minimises the energy of Eq. 2 is
-w = 2 (t - mu) / (...); the minimal energy, Eq. 5, is that of this w (tests/test_energy.py finds
-both numerically).
+w = 2 (t - mu) / (...); the minimal energy, Eq. 5, is that of this w (the tests find both
+numerically).
 
 The statistics are float32 at least: half-precision sums over a large map overflow, and the
 attention would silently become a constant. Written as autograd sees it, SimAM is a dozen passes
@@ -27,6 +27,7 @@ from torch import nn
 from torch.library import define, impl, register_autograd, register_fake
 
 from . import simam_cpu
+from .arguments import e_lambda_of
 
 # Where the operator runs; float64 is left to the formula, which is as exact and differentiates
 # any number of times
@@ -50,15 +51,16 @@ def simam_formula(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
 
 
 @cache
-def _triton_starts() -> bool:
-    """Whether Triton's kernels start on CUDA; a warning says why not, where it is installed.
+def triton_kernels():
+    """The module of the kernels for CUDA; None where Triton cannot start one, with a warning that
+    says why not, where it is installed.
 
     It builds its launcher with the machine's C compiler, which images made to run PyTorch lack.
     """
     if importlib.util.find_spec("triton") is None:
-        return False
+        return None
     try:
-        from . import simam_triton
+        from . import simam_triton  # here, so that nothing else imports triton
 
         simam_triton.start_empty_kernel()
     except Exception as error:
@@ -67,19 +69,17 @@ def _triton_starts() -> bool:
             f"SimAM is computed by its formula, slower: Triton starts no kernel ({cause})",
             stacklevel=2,
         )
-        return False
-    return True
+        return None
+    return simam_triton
 
 
 def _kernels(x: torch.Tensor):
-    """The module whose forward and backward run where x is; Triton is imported only for CUDA.
+    """The module whose forward and backward run where x is.
 
-    The kernels compute in float32, so float64 stays with plain PyTorch there too.
+    Triton's compute in float32, so float64 stays with plain PyTorch on CUDA too.
     """
-    if x.is_cuda and x.dtype != torch.float64 and _triton_starts():
-        from . import simam_triton
-
-        return simam_triton
+    if x.is_cuda and x.dtype != torch.float64:
+        return triton_kernels() or simam_cpu
     return simam_cpu
 
 
@@ -108,7 +108,7 @@ def _(x, e_lambda):
 
 @impl("simam::backward", ("cpu", "cuda"))
 def _backward(grad: torch.Tensor, x: torch.Tensor, stats: torch.Tensor) -> torch.Tensor:
-    """dx in closed form, from what `simam_forward` was given and what it returned."""
+    """dx in closed form, from what `_forward` was given and what it returned."""
     dense = _dense(x)
     if grad.stride() != dense.stride():
         grad = torch.empty_like(dense).copy_(grad)
@@ -152,7 +152,7 @@ def _is_for_operator(x: torch.Tensor) -> bool:
     )
     if traced or x.dtype not in NARROW:
         return False
-    return x.device.type == "cpu" or (x.is_cuda and _triton_starts())
+    return x.device.type == "cpu" or (x.is_cuda and triton_kernels() is not None)
 
 
 def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
@@ -178,21 +178,24 @@ def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
 class SimAM(nn.Module):
     """`simam` as a module; it has no parameters and no buffers.
 
-    channels: ignored, every attention module takes it first. e_lambda: the regulariser of the
-    energy, 1e-4 for CIFAR and 0.1 for ImageNet and COCO in the paper; ValueError unless positive.
-    device, dtype: ignored too, there is nothing to place.
+    channels: any number of whole numbers, which public copies and parsers of networks give, and
+    which say nothing here; a number with a fraction among them is e_lambda: SimAM(64, 64),
+    SimAM(0.1), SimAM(64, 1e-4). e_lambda: the regulariser of the energy, 1e-4 for CIFAR and 0.1
+    for ImageNet and COCO in the paper. device, dtype: ignored, there is nothing to place.
+    Raises ValueError for a lambda that is not positive, and for what could mean something else.
     """
 
     def __init__(
-        self, channels: int | None = None, e_lambda: float = 1e-4, device=None, dtype=None
+        self, *channels: float | str | None, e_lambda: float | str = 1e-4, device=None, dtype=None
     ):
         super().__init__()
-        if not e_lambda > 0:
-            raise ValueError(f"SimAM's e_lambda must be positive, not {e_lambda}")
-        self.e_lambda = float(e_lambda)
+        self.e_lambda = e_lambda_of(channels, e_lambda, default=1e-4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return simam(x, self.e_lambda)
 
     def extra_repr(self) -> str:
         return f"e_lambda={self.e_lambda:g}"
+
+
+simam_module = SimAM  # its name in the authors' code, and in most copies

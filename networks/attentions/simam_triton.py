@@ -21,6 +21,8 @@ TILE = 4096
 NEAR = 2**16
 # A power of 2; with more parts, adding up their sums would take its time
 MOST_PARTS = 256
+# Multiprocessors to plan for where x lies on no GPU: an H100's
+PROCESSORS = 132
 
 
 @triton.jit
@@ -125,22 +127,10 @@ def _write_y(x_ptr, y_ptr, start, exists, step, first, last, mean, a, BLOCK_M: t
 
 
 @triton.jit
-def _slopes(
-    grad_ptr,
-    x_ptr,
-    start,
-    exists,
-    step,
-    first,
-    last,
-    mean,
-    a,
-    BLOCK_C: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-):
+def _slopes(grad_ptr, x_ptr, start, exists, step, first, last, mean, a, BLOCK_M: tl.constexpr):
     """sum(h d) and sum(h d^2) over the positions from `first` to `last`."""
-    sums = tl.zeros((BLOCK_C, BLOCK_M), tl.float32)
-    sums2 = tl.zeros((BLOCK_C, BLOCK_M), tl.float32)
+    sums = tl.zeros((start.shape[0], BLOCK_M), tl.float32)
+    sums2 = tl.zeros((start.shape[0], BLOCK_M), tl.float32)
     for begin in range(first, last, BLOCK_M):
         offsets, mask = _tile(start, exists, step, begin, last, BLOCK_M)
         x = _load(x_ptr, offsets, mask, "evict_last")
@@ -154,19 +144,7 @@ def _slopes(
 
 @triton.jit
 def _write_dx(
-    grad_ptr,
-    x_ptr,
-    dx_ptr,
-    start,
-    exists,
-    step,
-    first,
-    last,
-    mean,
-    a,
-    t,
-    q,
-    BLOCK_M: tl.constexpr,
+    grad_ptr, x_ptr, dx_ptr, start, exists, step, first, last, mean, a, t, q, BLOCK_M: tl.constexpr
 ):
     for begin in range(first, last, BLOCK_M):
         offsets, mask = _tile(start, exists, step, begin, last, BLOCK_M)
@@ -289,7 +267,7 @@ def _backward_kernel(
         t, q = _load_sums(sums_ptr, index, exists, num_channels, PARTS)
         t, q = tl.sum(t, 1), tl.sum(q, 1)
     else:
-        t, q = _slopes(grad_ptr, x_ptr, start, exists, step, first, last, mean, a, BLOCK_C, BLOCK_M)
+        t, q = _slopes(grad_ptr, x_ptr, start, exists, step, first, last, mean, a, BLOCK_M)
     if WALK == "sums":
         _save_sums(sums_ptr, index, exists, num_channels, t, q)
     else:
@@ -312,30 +290,30 @@ def start_empty_kernel() -> None:
     _empty_kernel[(1,)](0)
 
 
-def _processors(x: torch.Tensor) -> int:
-    """Multiprocessors of x's GPU; an H100's without one."""
-    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132
-
-
-def _plan(x: torch.Tensor) -> tuple[tuple[int, int], tuple[str, ...], dict]:
+def plan(x: torch.Tensor) -> tuple[tuple[int, int], tuple[str, ...], dict]:
     """The grid (programs that share the channels, parts of a map), the WALK of each kernel to
     start, and their other arguments; by rule: tuning would buy noise."""
-    batch, channels = x.shape[:2]
+    processors = PROCESSORS
+    if x.is_cuda:
+        processors = torch.cuda.get_device_properties(x.device).multi_processor_count
+    images, channels = x.shape[:2]
     positions = x[0, 0].numel()
     channels_last = not x.is_contiguous()
     # 32 bytes of channels at least: the smallest piece of memory that is moved at once
-    lanes = 32 // x.element_size() if channels_last else 1
-    widest = triton.next_power_of_2(channels if channels_last else batch * channels)
+    lanes = 32 // x.element_size()
+    if not channels_last:  # rows of memory, whichever image they belong to
+        images, channels, lanes = 1, images * channels, 1
+    widest = triton.next_power_of_2(channels)
     lanes = min(lanes, widest)
     padded = triton.next_power_of_2(positions)
-    programs = batch * triton.cdiv(channels, lanes)
+    programs = images * triton.cdiv(channels, lanes)
     tile, span = TILE, positions
     if padded * lanes <= TILE:
         walks = ("once",)
-    elif programs < 2 * _processors(x):
+    elif programs < 2 * processors:
         walks = ("sums", "apply")
         tiles = triton.cdiv(positions, TILE // lanes)
-        parts = min(triton.cdiv(4 * _processors(x), programs), MOST_PARTS, tiles)
+        parts = min(triton.cdiv(4 * processors, programs), MOST_PARTS, tiles)
         span = triton.cdiv(tiles, parts) * (TILE // lanes)
     else:
         walks = ("twice",)
@@ -344,13 +322,10 @@ def _plan(x: torch.Tensor) -> tuple[tuple[int, int], tuple[str, ...], dict]:
     block_m = min(padded, tile // lanes)
     block_c = min(max((TILE if channels_last else TILE // 2) // block_m, lanes), widest)
     parts = triton.cdiv(positions, span)
-    groups = batch * triton.cdiv(channels, block_c)
-    if not channels_last:
-        groups = triton.cdiv(batch * channels, block_c)
-    shared = {
+    arguments = {
         "C": channels,
         "M": positions,
-        "num_channels": batch * channels,
+        "num_channels": images * channels,
         "SPAN": span,
         "BLOCK_C": block_c,
         "BLOCK_M": block_m,
@@ -358,20 +333,20 @@ def _plan(x: torch.Tensor) -> tuple[tuple[int, int], tuple[str, ...], dict]:
         "PARTS": triton.next_power_of_2(parts),
         "num_warps": max(block_c * block_m // 512, 4),
     }
-    return (groups, parts), walks, shared
+    return (images * triton.cdiv(channels, block_c), parts), walks, arguments
 
 
 def _launch(kernel, x: torch.Tensor, *tensors: torch.Tensor, **scalars: float) -> None:
     """Run `kernel` with `tensors`, the last of which are the statistics, planned for x."""
     if not x.numel():
         return
-    grid, walks, shared = _plan(x)
+    grid, walks, arguments = plan(x)
     sums = tensors[-1]  # not touched where maps are whole
     with torch.cuda.device_of(x):  # the current device need not be x's: DataParallel
         if grid[1] > 1:
             sums = x.new_empty((grid[1], 2, *x.shape[:2]), dtype=torch.float32)
         for walk in walks:
-            kernel[grid](*tensors, sums, WALK=walk, **scalars, **shared)
+            kernel[grid](*tensors, sums, WALK=walk, **scalars, **arguments)
 
 
 def forward(x: torch.Tensor, e_lambda: float) -> tuple[torch.Tensor, torch.Tensor]:

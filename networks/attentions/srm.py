@@ -10,7 +10,10 @@ class SRM(nn.Module):
     x: (N, C, H, W) -> same shape.
     """
 
-    def __init__(self, channels: int, device=None, dtype=None):
+    def __init__(self, *channels: float, device=None, dtype=None):
+        if len(set(channels)) != 1:  # one number, or the output's channels too
+            raise ValueError(f"SRM takes the number of channels and no other, not {channels}")
+        channels = channels[0]
         super().__init__()
         # zero as in the authors' code: training starts from a gate of 1/2 everywhere
         self.cfc = nn.Parameter(torch.zeros(channels, 2, device=device, dtype=dtype))

@@ -5,12 +5,14 @@ from functools import partial
 from .mobilenetv2 import CifarMobileNetV2
 from .preresnet import CifarPreResNet
 from .resnet import CifarResNet
-from .wideresnet import wide_resnet
+
+DEPTHS = (20, 32, 56, 110, 164)
 
 CIFAR = {
-    **{f"cifar_resnet{depth}": partial(CifarResNet, depth) for depth in (20, 32, 56, 110, 164)},
-    **{f"cifar_preresnet{d}": partial(CifarPreResNet, d) for d in (20, 32, 56, 110, 164)},
-    "cifar_wideresnet28_10": partial(wide_resnet, 28, 10),
-    "cifar_wideresnet40_10": partial(wide_resnet, 40, 10),
+    **{f"cifar_resnet{depth}": partial(CifarResNet, depth) for depth in DEPTHS},
+    **{f"cifar_preresnet{depth}": partial(CifarPreResNet, depth) for depth in DEPTHS},
+    # Wide ResNet's authors (BMVC 2016) count three shortcuts, but not the classifier
+    "cifar_wideresnet28_10": partial(CifarPreResNet, 28 - 2, width=10),
+    "cifar_wideresnet40_10": partial(CifarPreResNet, 40 - 2, width=10),
     "cifar_mobilenet_v2": CifarMobileNetV2,
 }

@@ -7,8 +7,8 @@ from torch import nn
 
 from ..attentions import Attention, create_attention
 from ..init import init_weights
-from ..resnet import conv1x1, conv3x3
-from .resnet import stage_depth
+from ..resnet import conv1x1, conv3x3, make_stages
+from .resnet import block_and_depths
 
 
 class PreBasicBlock(nn.Module):
@@ -17,10 +17,9 @@ class PreBasicBlock(nn.Module):
     Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
     """
 
-    expansion = 1
-
     def __init__(self, in_planes: int, planes: int, attention: Attention, stride: int = 1):
         super().__init__()
+        self.out_planes = planes
         self.bn1 = nn.BatchNorm2d(in_planes)
         self.relu = nn.ReLU(inplace=True)
         self.conv1 = conv3x3(in_planes, planes, stride)
@@ -40,11 +39,9 @@ class PreBasicBlock(nn.Module):
 class PreBottleneck(nn.Module):
     """1x1, 3x3 with the stride and `conv` attention, 1x1; each behind its norm and ReLU."""
 
-    expansion = 4
-
     def __init__(self, in_planes: int, planes: int, attention: Attention, stride: int = 1):
         super().__init__()
-        out_planes = planes * self.expansion
+        self.out_planes = out_planes = 4 * planes
         self.bn1 = nn.BatchNorm2d(in_planes)
         self.relu = nn.ReLU(inplace=True)
         self.conv1 = conv1x1(in_planes, planes)
@@ -80,23 +77,15 @@ class CifarPreResNet(nn.Module):
         width: int = 1,
     ):
         super().__init__()
-        blocks, bottleneck = stage_depth(depth)
-        block = PreBottleneck if bottleneck else PreBasicBlock
-        make_attention = partial(create_attention, attention, param=attention_param)
+        block, depths = block_and_depths(depth, PreBasicBlock, PreBottleneck)
+        attend = partial(create_attention, attention, param=attention_param)
         self.conv1 = conv3x3(3, 16)
-        in_planes = 16
-        for stage in range(3):
-            planes = 16 * width * 2**stage
-            layers = []
-            for index in range(blocks):
-                stride = 2 if stage > 0 and index == 0 else 1
-                layers.append(block(in_planes, planes, make_attention, stride))
-                in_planes = planes * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
-        self.bn = nn.BatchNorm2d(in_planes)
+        self.layer1, self.layer2, self.layer3 = make_stages(block, attend, 16, 16 * width, depths)
+        out_planes = self.layer3[-1].out_planes
+        self.bn = nn.BatchNorm2d(out_planes)
         self.relu = nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(in_planes, num_classes)
+        self.fc = nn.Linear(out_planes, num_classes)
         init_weights(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -7,13 +7,14 @@ from torch import nn
 
 from ..attentions import create_attention
 from ..init import init_weights
-from ..resnet import BasicBlock, Bottleneck, conv3x3, strided_shortcut
+from ..resnet import BasicBlock, Bottleneck, conv3x3, make_stages
 
 
-def stage_depth(depth: int) -> tuple[int, bool]:
-    """Blocks in each of the three stages, and whether they are bottlenecks: from 164 layers on."""
-    bottleneck = depth >= 164
-    return (depth - 2) // (9 if bottleneck else 6), bottleneck
+def block_and_depths(depth: int, basic: type, bottleneck: type) -> tuple[type, tuple[int, ...]]:
+    """The block of a network of `depth` layers, bottlenecks from 164 on, and how many of them
+    each of its three stages has."""
+    block, layers = (bottleneck, 9) if depth >= 164 else (basic, 6)
+    return block, ((depth - 2) // layers,) * 3
 
 
 class CifarResNet(nn.Module):
@@ -31,25 +32,14 @@ class CifarResNet(nn.Module):
         num_classes: int = 10,
     ):
         super().__init__()
-        blocks, bottleneck = stage_depth(depth)
-        block = Bottleneck if bottleneck else BasicBlock
-        make_attention = partial(create_attention, attention, param=attention_param)
+        block, depths = block_and_depths(depth, BasicBlock, Bottleneck)
+        attend = partial(create_attention, attention, param=attention_param)
         self.conv1 = conv3x3(3, 16)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)
-        in_planes = 16
-        for stage in range(3):
-            planes, stride = 16 * 2**stage, 1 if stage == 0 else 2
-            out_planes = planes * block.expansion
-            shortcut = None
-            if in_planes != out_planes:
-                shortcut = strided_shortcut(in_planes, out_planes, stride)
-            layers = [block(in_planes, planes, make_attention, stride, shortcut)]
-            layers += [block(out_planes, planes, make_attention) for _ in range(blocks - 1)]
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
-            in_planes = out_planes
+        self.layer1, self.layer2, self.layer3 = make_stages(block, attend, 16, 16, depths)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(in_planes, num_classes)
+        self.fc = nn.Linear(self.layer3[-1].out_planes, num_classes)
         init_weights(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

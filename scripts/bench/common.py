@@ -1,90 +1,95 @@
 """Benchmarks: contenders that take turns, and what their times say."""
 
-import argparse
 import json
 import os
 import platform
+import re
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
+from operator import itemgetter
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import torch
 from torch import nn
-from utils.checkpoints.files import write_atomically
 
 from networks.attentions import SimAM
 from networks.attentions.simam import simam_formula
+from utils.disk import check_target, write_text
+from utils.errors import UsageError, reason
+from utils.report.tables import table
 
 # what `torch.cuda._sleep` takes for about 10 ms, in which the host starts a thousand kernels
 PAUSE = 20_000_000
+UNMEASURED = 2  # rounds that come first: allocation, choice of kernels
+
+Contenders = Mapping[Hashable, Callable[[], float]]
+Failed = Callable[[Hashable, Exception], None]
 
 
-def parse_bench(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
-) -> argparse.Namespace:
-    """Parse `argv` with the options of every benchmark, --device and --json, added and checked.
+def device_of(wanted: str | None) -> str:
+    """What --device means, "cpu" or "cuda": a GPU if there is one, where it was not given.
 
-    device: "cpu" or "cuda", a GPU if there is one where it was not given.
+    Raises UsageError for a GPU that is not there.
     """
-    add = parser.add_argument
-    add("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
-    add("--json", type=Path, metavar="FILE", help="write every number here too")
-    args = parser.parse_args(argv)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: there is no CUDA device here; use --device cpu")
-    if args.json and not args.json.resolve().parent.is_dir():
-        parser.error(f"--json {args.json}: its folder does not exist; create it first")
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return args
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise UsageError("--device cuda: there is no CUDA device here; use --device cpu")
+    return wanted or ("cuda" if there else "cpu")
 
 
-def describe(device: str) -> dict:
+def describe(device: str, *packages: str) -> dict[str, Any]:
     """What a reader must know of the machine and the versions; device: "cpu" or "cuda"."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text() if cpuinfo.exists() else "")
+    about = {
+        "machine": model[1] if model else platform.processor(),
+        "cores": os.cpu_count(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
     if device == "cuda":
-        import triton
-
-        properties = torch.cuda.get_device_properties(0)
-        name, more = properties.name, {"triton": triton.__version__, "cuda": torch.version.cuda}
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-        models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-        name, more = (models or [platform.processor()])[0], {"threads": torch.get_num_threads()}
-        more |= {"cores": os.cpu_count(), "vectors": torch.backends.cpu.get_cpu_capability()}
-    return {"machine": name, "torch": torch.__version__, **more}
+        about |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+        packages = "triton", *packages
+    return about | {package: version(package) for package in packages}
 
 
 class Report:
-    """What was measured and what failed, in a file that is whole after every row.
+    """Tables of what was measured, printed row by row, in a file that is whole after every row.
 
-    head: what a reader must know of the machine. path: the JSON file; None keeps it in memory.
+    head: what a reader must know, printed first. path: the JSON file; None keeps it in memory.
+    Raises UsageError for a file that can't be written.
     """
 
-    def __init__(self, head: Mapping[str, Any], path: Path | None = None):
-        self.content, self.path = dict(head), path
+    def __init__(self, head: Mapping[str, Any], path: str | None = None):
+        if path:
+            check_target(path, replace=True)
+        self.content, self.path, self.exit_code = dict(head), path, 0
+        print(", ".join(f"{key} {value}" for key, value in head.items()), flush=True)
 
-    def add(self, key: str, rows: Iterable) -> None:
-        """Take in rows of the list `key`, and write the file."""
-        self.content.setdefault(key, []).extend(rows)
-        if self.path:
-            text = json.dumps(self.content, indent=1) + "\n"
-            write_atomically(text.encode(), str(self.path))
+    def add(self, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take in rows of the table `key`, which all have the same names in the same order."""
+        if rows:
+            lines = table(rows, {name: itemgetter(name) for name in rows[0]}).splitlines()
+            print("\n".join(lines[2:] if key in self.content else ["", *lines]), flush=True)
+            self._keep(key, rows)
 
-    def rows(self, key: str) -> list:
-        return self.content.get(key, [])
-
-    def fail(self, line: str) -> None:
-        """Take in what went wrong, and tell it on standard error."""
+    def fail(self, where: str, name: str, error: Exception) -> None:
+        """Take in what went wrong with the contender `name`, and tell it on standard error."""
+        line = f"{where}, {name}: {reason(error)}"
         print(f"failed: {line}", file=sys.stderr, flush=True)
-        self.add("failures", [line])
+        self._keep("failures", [line])
+        self.exit_code = 1
 
-    def exit_code(self) -> int:
-        """1 where something failed, else 0."""
-        return int(bool(self.rows("failures")))
+    def _keep(self, key: str, entries: Sequence) -> None:
+        self.content.setdefault(key, []).extend(entries)
+        if self.path:
+            write_text(json.dumps(self.content, indent=1) + "\n", self.path)
 
 
 def seconds(call: Callable, device: str, queued: int = 1) -> float:
@@ -110,52 +115,57 @@ def seconds(call: Callable, device: str, queued: int = 1) -> float:
 
 
 def take_turns(
-    contenders: Mapping[Hashable, Callable[[], float]],
-    rounds: int,
-    failed: Callable[[Hashable, Exception], None] | None = None,
+    contenders: Contenders, rounds: int, failed: Failed | None = None
 ) -> dict[Hashable, list[float]]:
-    """The seconds that every contender returns in every round, after two unmeasured rounds.
+    """The seconds that every contender returns in every round, after a few unmeasured ones.
 
     failed(name, error): is told of a contender that raises, which is left out from then on; None
     lets the error through.
     """
     times = {name: [] for name in contenders}
-    for index in range(-2, rounds):
+    for _ in range(UNMEASURED + rounds):
         for name in list(times):
             try:
-                taken = contenders[name]()
+                times[name].append(contenders[name]())
             except Exception as error:
                 if failed is None:
                     raise
                 del times[name]
                 failed(name, error)
-            else:
-                times[name] += [taken] if index >= 0 else []
-    return times
+    return {name: taken[UNMEASURED:] for name, taken in times.items()}
 
 
 def race(
-    contenders: Mapping[Hashable, Callable],
+    calls: Mapping[Hashable, Callable],
     device: str,
     rounds: int,
     queued: int = 1,
-    failed: Callable[[Hashable, Exception], None] | None = None,
+    failed: Failed | None = None,
 ) -> dict[Hashable, list[float]]:
     """`take_turns` for calls in this process, on a GPU `queued` at once, see `seconds`."""
-    timed = {name: partial(seconds, call, device, queued) for name, call in contenders.items()}
+    timed = {name: partial(seconds, call, device, queued) for name, call in calls.items()}
     return take_turns(timed, rounds, failed)
 
 
-def summary(times: list[float], rivals: list[float] | None) -> dict[str, float]:
-    """Median and 20 % to 80 % quantiles in ms, and the ratio to the rivals' time, turn by turn;
-    without it where the rivals failed."""
+def summary(times: list[float], rivals: list[float] | None) -> dict[str, float | None]:
+    """Median and 20 % to 80 % quantiles in ms, and the `speed` beside the rivals'."""
     fifths = quantiles(times, n=5)
-    in_ms = [round(1e3 * each, 4) for each in (median(times), fifths[0], fifths[-1])]
+    in_ms = (rounded(1e3 * each) for each in (median(times), fifths[0], fifths[-1]))
     row = dict(zip(("ms", "ms_20", "ms_80"), in_ms, strict=True))
-    if rivals:
-        ratio = median(own / rival for own, rival in zip(times, rivals, strict=True))
-        row["ratio"] = round(ratio, 4)
-    return row
+    return row | {"speed": speed(times, rivals)}
+
+
+def speed(times: list[float], rivals: list[float] | None) -> float | None:
+    """How many times as fast as the rivals, None where they failed: the median over the turns of
+    the ratio within a turn, so that a machine that slows down for a while slows them all."""
+    if rivals is None:
+        return None
+    return rounded(median(rival / own for own, rival in zip(times, rivals, strict=True)))
+
+
+def rounded(value: float) -> float:
+    """Four digits of it: all that a measured time is good for."""
+    return float(f"{value:.4g}")
 
 
 def with_formula(net: nn.Module) -> nn.Module:
@@ -164,8 +174,3 @@ def with_formula(net: nn.Module) -> nn.Module:
         if isinstance(module, SimAM):
             module.forward = partial(simam_formula, e_lambda=module.e_lambda)
     return net
-
-
-def milliseconds(row: Mapping[str, float]) -> str:
-    """The times of a `summary`, for a table."""
-    return f"{row['ms']:.3g} ({row['ms_20']:.3g} - {row['ms_80']:.3g})"

@@ -2,100 +2,88 @@
 
 import argparse
 import itertools
-import operator
 import sys
+from dataclasses import dataclass, replace
+from operator import attrgetter
 
-from scripts.train_cifar import ITERATIONS, Run, dataset_name, load_images, train_run
+from scripts.paper.options import ITERATIONS
+from scripts.train_cifar import dataset_name, read_images, recipe, train
+from utils.config import Config, Network
+from utils.processes.dist import alone
 from utils.report import tables
+from utils.report.finished_runs import FinishedRun, read_finished
 from utils.report.paper import TABLE2
-from utils.report.results import Finished, read_run
 
 Key = tuple[str, str, str]  # of TABLE2
 
 
-def wanted_runs(args: argparse.Namespace) -> dict[Key, list[Run]]:
-    """The runs of every row, one for each seed."""
-    from networks import default_param
+@dataclass(frozen=True, kw_only=True)
+class Row(tables.Comparison):
+    """What the runs of a network reached."""
 
-    tables.known("--archs", args.archs, TABLE2, 1)
-    tables.known("--attentions", args.attentions, TABLE2, 2)
-    datasets = [args.dataset] if args.dataset else ["cifar10", "cifar100"]
-    if args.data_dir:
-        datasets = [args.dataset or "cifar10"]
-    runs = {}
-    for dataset, arch, attention in itertools.product(datasets, args.archs, args.attentions):
-        name = dataset_name(dataset, args.data_dir)
-        what = name, arch, attention, default_param(attention)
-        runs[dataset, arch, attention] = [Run(*what, seed, args.iterations) for seed in args.seeds]
-    return runs
+    dataset: str
+    arch: str
+    attention: str
+    trained: list[FinishedRun]
 
 
-def finished(run: Run, root: str) -> Finished | None:
-    """The finished training of `run` in `root`; one with another schedule is passed over."""
-    found = read_run(run.folder(root))
-    if found and found.settings.get("iterations") != run.iterations:
-        has = found.settings.get("iterations")
-        note = f"passed over {found.folder}: its iterations are {has}, not {run.iterations}"
+COLUMNS = {name: attrgetter(name) for name in ("dataset", "arch", "attention")}
+
+
+def wanted_runs(args: argparse.Namespace, dataset: str) -> dict[Key, list[Config]]:
+    """Those of every row, one for each seed."""
+    name = dataset_name(args, dataset)
+    return {
+        (dataset, arch, attention): [
+            recipe(args, Network(arch=arch, attention=attention), seed, name) for seed in args.seeds
+        ]
+        for arch, attention in itertools.product(args.archs, args.attentions)
+    }
+
+
+def train_missing(args: argparse.Namespace, dataset: str, runs: list[list[Config]]) -> None:
+    """Train what is not finished: all with the first seed, then all with the second, ..."""
+    dist, splits = alone(args.gpu), read_images(args, dataset)
+    for with_seed in zip(*runs, strict=True):
+        for config in with_seed:
+            train(config, splits, dist)
+
+
+def finished_run(config: Config) -> FinishedRun | None:
+    """What `config` asks for, where it is finished; one with another schedule is passed over."""
+    run, wanted = read_finished(config.folder), config.optim.iterations
+    if run and run.settings.get("iterations") != wanted:
+        has = run.settings.get("iterations")
+        note = f"passed over {run.folder}: its iterations are {has}, not {wanted}"
         print(note, file=sys.stderr)
         return None
-    return found
+    return run
 
 
-def train_missing(args: argparse.Namespace, runs: dict[Key, list[Run]]) -> None:
-    """Train what is not finished: all with the first seed, then all with the second, ..."""
-    from utils.processes.dist import alone
-
-    dist = alone(args.gpu)
-    for dataset in dict.fromkeys(dataset for dataset, *_ in runs):
-        rows = [row for key, row in runs.items() if key[0] == dataset]
-        in_order = [run for with_seed in zip(*rows, strict=True) for run in with_seed]
-        missing = [run for run in in_order if not finished(run, args.ckpt)]
-        if missing:
-            images = load_images(dataset, args.data_dir, args.root, args.download)
-            for run in missing:
-                train_run(run, *images, args.ckpt, dist, args.print_freq)
+def row_of(key: Key, configs: list[Config]) -> Row:
+    runs = [run for config in configs if (run := finished_run(config))]
+    acc1 = [run.epochs[-1]["val_acc1"] for run in runs]
+    compared = tables.compare(acc1, TABLE2[key].mean, TABLE2[key].std)
+    _, arch, attention = key
+    name = configs[0].dataset
+    return Row(dataset=name, arch=arch, attention=attention, trained=runs, **vars(compared))
 
 
-def table2(args: argparse.Namespace, stem: str) -> None:
-    from scripts.bench.common import describe
-
-    runs = wanted_runs(args)
-    if args.run:
-        train_missing(args, runs)
+def table2(args: argparse.Namespace, path: str) -> None:
+    datasets = ["cifar10"] if args.data_dir else ["cifar10", "cifar100"]
     rows = []
-    for key, row in runs.items():
-        done = [found for run in row if (found := finished(run, args.ckpt))]
-        rows.append(
-            {
-                "dataset": row[0].dataset,
-                "arch": row[0].arch,
-                "attention": row[0].attention,
-                "attention_param": row[0].attention_param,
-                "iterations": args.iterations,
-                **tables.compare([run.epochs[-1]["val_acc1"] for run in done], *TABLE2[key]),
-                "trained": [
-                    {**run.settings, "seconds": round(run.seconds(), 1), "curves": run.curves()}
-                    for run in done
-                ],
-            }
-        )
-    about = {
-        "table": "2",
-        "unit": "top-1 % after the last epoch",
-        "collected on": describe("cpu"),
-        "shortened": args.iterations < ITERATIONS,
-    }
-    title = f"{args.iterations:,} iterations"
+    for dataset in [args.dataset] if args.dataset else datasets:
+        runs = wanted_runs(args, dataset)
+        if args.run:
+            train_missing(args, dataset, list(runs.values()))
+        rows += [row_of(key, configs) for key, configs in runs.items()]
+    about = {"table": "2", "unit": "top-1 % after the last epoch", "iterations": args.iterations}
+    about["shortened"] = args.iterations < ITERATIONS
     if about["shortened"]:
-        title = f"shortened: {args.iterations:,} of the paper's {ITERATIONS:,} iterations"
-        about["label"] = f"{title}; no reproduction of the paper's figures"
+        about["label"] = (
+            f"shortened: {args.iterations:,} of the paper's {ITERATIONS:,} iterations; "
+            "no reproduction of the paper's figures"
+        )
         print(about["label"])
-        for row in rows:
-            row |= {"difference": None, "standard_errors": None}
-    datasets = dict.fromkeys(row["dataset"] for row in rows)
-    panels = {
-        f"{name}, {title}": ([r for r in rows if r["dataset"] == name], "arch", "attention")
-        for name in datasets
-    }
-    columns = {name: operator.itemgetter(name) for name in ("dataset", "arch", "attention")}
-    tables.conclude(stem, rows, columns | tables.COMPARISON, about, panels)
+        rows = [replace(row, difference=None, standard_errors=None) for row in rows]
+    tables.conclude(rows, COLUMNS | tables.COMPARISON, about, path)

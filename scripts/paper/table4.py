@@ -1,41 +1,93 @@
 """Table 4: COCO, average precision from mmdetection's logs."""
 
 import argparse
-import glob
 import importlib.util
-import operator
 import os
+import re
 import sys
+from dataclasses import astuple, dataclass
+from operator import attrgetter
 from pathlib import Path
+from statistics import mean
 
-from scripts.paper import of_checkout, run_in_turn
+from scripts.paper.common import REPOSITORY, folders, run_in_turn
+from utils.disk import read_entries
 from utils.errors import UsageError
 from utils.report import tables
 from utils.report.paper import TABLE4, AveragePrecision
-from utils.report.results import read_detector
 
 GPUS = 4
+DETECTOR = re.compile(r"((?:faster|mask)-rcnn_r\d+)(?:-(\w+))?_fpn_1x_coco$")
+SCHEDULE_1X = 12  # epochs
+FIGURES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 
 Key = tuple[str, str, str]  # of TABLE4
 
 
-def collect(args: argparse.Namespace) -> dict[Key, list[list[float]]]:
-    """The six figures of every finished run in ROOT and in the folders given."""
-    found: dict[Key, list[list[float]]] = {}
-    in_root = sorted(glob.glob(f"{glob.escape(args.ckpt)}/*_fpn_1x_coco"))
-    for path in {os.path.realpath(path): path for path in [*in_root, *args.paths]}.values():
-        values = read_detector(path)
-        if path in args.paths and not values:
+@dataclass(frozen=True, kw_only=True)
+class Row(tables.Comparison):
+    """A detector's AP, and all figures of ours, means over the runs, and theirs."""
+
+    detector: str
+    metric: str
+    attention: str
+    ours: AveragePrecision | None
+    theirs: AveragePrecision
+
+
+COLUMNS = {
+    **{name: attrgetter(name) for name in ("detector", "metric", "attention")},
+    "AP": tables.COMPARISON["ours"],
+    **{name: tables.COMPARISON[name] for name in ("runs", "paper", "difference")},
+    "AP, 50, 75, S, M, L": lambda row: figures(row.ours) if row.ours else tables.NOT_RUN,
+    "paper's": lambda row: figures(row.theirs),
+}
+
+
+def figures(precision: AveragePrecision) -> str:
+    return " ".join(f"{value:.1f}" for value in astuple(precision))
+
+
+def read_work_dir(folder: str) -> dict[Key, AveragePrecision]:
+    """What mmdetection logged after the last epoch in a work folder.
+
+    The work folder is named after its config, as mmdetection does it; empty for other folders,
+    and where the 12 epochs are not complete. Reads the logs of mmdetection 3 and 2.
+    """
+    named = DETECTOR.match(Path(folder).resolve().name)
+    if not named:
+        return {}
+    detector, attention = named[1], named[2] or "none"
+    found = {}
+    for log in sorted([*Path(folder).rglob("vis_data/*.json"), *Path(folder).glob("*.log.json")]):
+        for entry in read_entries(log):
+            if entry.get("step", entry.get("epoch")) != SCHEDULE_1X:
+                continue
+            for metric in ("bbox", "segm"):
+                names = [f"{metric}_{name}" for name in FIGURES]
+                values = [entry.get(f"coco/{name}", entry.get(name)) for name in names]
+                if None not in values:
+                    percent = AveragePrecision(*(100 * value for value in values))
+                    found[detector, metric, attention] = percent
+    return found
+
+
+def collect(args: argparse.Namespace) -> dict[Key, list[AveragePrecision]]:
+    """The figures of every finished run in ROOT and in the folders given."""
+    found: dict[Key, list[AveragePrecision]] = {}
+    for path in folders(args.ckpt, "*_fpn_1x_coco", args.paths):
+        precisions = read_work_dir(path)
+        if path in args.paths and not precisions:
             raise UsageError(
                 f"{path} holds no mmdetection log of a whole training; it must be named after its "
                 "config, such as faster-rcnn_r50-simam_fpn_1x_coco"
             )
-        for key, each in values.items():
-            found.setdefault(key, []).append(each)
+        for key, precision in precisions.items():
+            found.setdefault(key, []).append(precision)
     return found
 
 
-def train_missing(args: argparse.Namespace, found: dict[Key, list[list[float]]]) -> int:
+def train_missing(args: argparse.Namespace, found: dict[Key, list[AveragePrecision]]) -> int:
     """Train the detectors with SimAM that have no finished run, and no others; returns the first
     exit code that is not 0. Raises UsageError without mmdetection."""
     spec = importlib.util.find_spec("mmdet")
@@ -44,7 +96,7 @@ def train_missing(args: argparse.Namespace, found: dict[Key, list[list[float]]])
             f"--run needs mmdetection, which {sys.executable} does not have; "
             "bash scripts/setup_mmdet.sh makes an environment with it, see mmdetection/README.md"
         )
-    configs = of_checkout("mmdetection/configs")
+    configs = REPOSITORY / "mmdetection" / "configs"
     tool = Path(spec.origin).parent / ".mim" / "tools" / "train.py"
     commands = []
     for detector in dict.fromkeys(key[0] for key in TABLE4):
@@ -56,49 +108,27 @@ def train_missing(args: argparse.Namespace, found: dict[Key, list[list[float]]])
         command += [str(tool), str(config), "--launcher", "pytorch"]
         commands.append([*command, "--work-dir", work_dir, "--resume"])
     print(f"--run trains the rows with SimAM; {len(commands)} missing", flush=True)
-    path = os.pathsep.join(filter(None, [str(configs.parents[1]), os.environ.get("PYTHONPATH")]))
-    return run_in_turn(commands, {**os.environ, "PYTHONPATH": path})
+    search = filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
+    return run_in_turn(commands, {**os.environ, "PYTHONPATH": os.pathsep.join(search)})
 
 
-def figures(values: tuple[float, ...] | list[float] | None) -> str:
-    return tables.NOT_RUN if values is None else " ".join(f"{value:.1f}" for value in values)
+def row_of(key: Key, runs: list[AveragePrecision]) -> Row:
+    theirs = TABLE4[key]
+    return Row(
+        **dict(zip(("detector", "metric", "attention"), key, strict=True)),
+        **vars(tables.compare([run.ap for run in runs], theirs.ap)),
+        ours=AveragePrecision(*map(mean, zip(*map(astuple, runs), strict=True))) if runs else None,
+        theirs=theirs,
+    )
 
 
-def table4(args: argparse.Namespace, stem: str) -> int:
+def table4(args: argparse.Namespace, path: str) -> int | None:
     found = collect(args)
     if args.run:
         code = train_missing(args, found)
         if code:
             return code
         found = collect(args)
-    rows = []
-    for key, paper in TABLE4.items():
-        runs = found.get(key, [])
-        means = [sum(values) / len(runs) for values in zip(*runs, strict=True)] or None
-        rows.append(
-            {
-                "detector": key[0],
-                "metric": key[1],
-                "attention": key[2],
-                **tables.compare([values[0] for values in runs], paper.ap),
-                "means": dict(zip(AveragePrecision._fields, means, strict=True)) if means else None,
-                "paper_means": paper._asdict(),
-            }
-        )
-    columns = {
-        **{name: operator.itemgetter(name) for name in ("detector", "metric", "attention")},
-        "AP": tables.COMPARISON["ours"],
-        **{name: tables.COMPARISON[name] for name in ("runs", "paper", "difference")},
-        "AP, 50, 75, S, M, L": lambda row: figures(row["means"] and list(row["means"].values())),
-        "paper's": lambda row: figures(list(row["paper_means"].values())),
-    }
-    panels = {
-        f"COCO, AP of {metric}": (
-            [row for row in rows if row["metric"] == metric],
-            "detector",
-            "attention",
-        )
-        for metric in ("bbox", "segm")
-    }
-    tables.conclude(stem, rows, columns, {"table": "4", "unit": "AP, %"}, panels)
-    return 0
+    rows = [row_of(key, found.get(key, [])) for key in TABLE4]
+    tables.conclude(rows, COLUMNS, {"table": "4", "unit": "AP, %"}, path)
+    return None

@@ -1,25 +1,27 @@
 """Published detectors, written from the description: mmdetection's names around the backbone's."""
 
-import re
+from functools import cache
 
 import pytest
 import torch
 import torchvision
 
-from scripts.convert_checkpoint import main
+from utils.checkpoints import Checkpoint, CheckpointError
+from utils.checkpoints.detector import detector_of
 
 CLASSES = ("person", "bicycle")
 
 
+@cache
+def trunk(arch: str) -> dict:
+    state = torchvision.models.get_model(arch).state_dict()
+    return {key: value for key, value in state.items() if not key.startswith("fc.")}
+
+
 def published(arch: str = "resnet18", simam: bool = True) -> dict:
     """A checkpoint of mmdetection 2: SimAM makes a pair of each conv2, and the head has its own."""
-    trunk = getattr(torchvision.models, arch)().state_dict()
     pair = "conv2.0." if simam else "conv2."
-    state = {
-        f"backbone.{key.replace('conv2.', pair)}": value
-        for key, value in trunk.items()
-        if not key.startswith("fc.")
-    }
+    state = {f"backbone.{k.replace('conv2.', pair)}": value for k, value in trunk(arch).items()}
     state["neck.lateral_convs.0.conv.weight"] = torch.randn(4, 4, 1, 1)
     state["roi_head.mask_head.convs.0.conv2.0.weight"] = torch.randn(4)  # not the backbone's
     state["backbone.layer1.0.conv1.total_ops"] = torch.zeros(1)
@@ -27,104 +29,68 @@ def published(arch: str = "resnet18", simam: bool = True) -> dict:
     return {"meta": meta, "state_dict": state, "optimizer": {"state": {}}}
 
 
-def converted(content, tmp_path):
-    torch.save(content, tmp_path / "in.pth")
-    (tmp_path / "out.pth").unlink(missing_ok=True)
-    assert main([str(tmp_path / "in.pth"), str(tmp_path / "out.pth"), "--from-detector"]) == 0
-    return torch.load(tmp_path / "out.pth", weights_only=True)
+def converted(content: dict) -> dict:
+    return detector_of(Checkpoint("in.pth", content))
 
 
-@pytest.mark.parametrize("simam", [True, False])
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
-def test_only_the_backbones_pairs_are_renamed(arch, simam, tmp_path):
-    content = published(arch, simam)
-    out = converted(content, tmp_path)
-    given = content["state_dict"]
+@pytest.mark.parametrize(
+    ("arch", "simam"), [("resnet18", True), ("resnet18", False), ("resnet50", True)]
+)
+def test_only_the_backbones_pairs_are_renamed(arch, simam):
+    given = published(arch, simam)
+    out = converted(given)
     assert out.keys() == {"meta", "state_dict"}
     assert out["meta"] == {"dataset_meta": {"classes": CLASSES}}
-    assert len(out["state_dict"]) == len(given) - 1
-    trunk = [key for key in getattr(torchvision.models, arch)().state_dict() if key[:3] != "fc."]
-    assert [key for key in out["state_dict"] if key.startswith("backbone.")] == [
-        f"backbone.{key}" for key in trunk
-    ]
+    assert len(out["state_dict"]) == len(given["state_dict"]) - 1
+    backbone = [key for key in out["state_dict"] if key.startswith("backbone.")]
+    assert backbone == [f"backbone.{key}" for key in trunk(arch)]
     for key, value in out["state_dict"].items():
         source = key.replace("conv2.", "conv2.0.") if simam and "backbone" in key else key
-        assert torch.equal(value, given[source])
+        assert torch.equal(value, given["state_dict"][source])
 
 
-def test_a_bare_state_dict_of_data_parallel(tmp_path):
-    content = published()
-    state = {f"module.{key}": value for key, value in content["state_dict"].items()}
-    out = converted(state, tmp_path)
+def test_a_bare_state_dict_of_data_parallel():
+    state = {f"module.{key}": value for key, value in published()["state_dict"].items()}
+    out = converted(state)
     assert out["meta"] == {}
-    whole = converted(content, tmp_path)["state_dict"]
-    assert out["state_dict"].keys() == whole.keys()
+    assert out["state_dict"].keys() == converted(published())["state_dict"].keys()
 
 
 @pytest.mark.parametrize(
-    "meta",
+    ("meta", "classes"),
     [
-        "a string",
-        None,
-        torch.ones(2),
-        {"CLASSES": 5},
-        {"CLASSES": "person"},
-        {"CLASSES": torch.ones(2)},
-        {"CLASSES": [1, 2]},
-        {"dataset_meta": None},
-        {"dataset_meta": {"classes": {"person": 1}}},
+        ({"CLASSES": None, "dataset_meta": {"classes": list(CLASSES)}}, CLASSES),  # mmdetection 3
+        *(("a string", ()), (None, ()), ({"dataset_meta": None}, ())),
+        *(({"CLASSES": each}, ()) for each in (5, "person", torch.ones(2), [1, 2])),
+        ({"dataset_meta": {"classes": {"person": 1}}}, ()),
     ],
+    ids=str,
 )
-def test_what_is_no_class_names_is_left_out(meta, tmp_path):
-    content = published() | {"meta": meta}
-    out = converted(content, tmp_path)
-    assert out["meta"] == {}
-    assert len(out["state_dict"]) == len(content["state_dict"]) - 1
-
-
-def test_class_names_as_mmdetection_3_keeps_them(tmp_path):
-    meta = {"CLASSES": None, "dataset_meta": {"classes": list(CLASSES)}}
-    out = converted(published() | {"meta": meta}, tmp_path)
-    assert out["meta"] == {"dataset_meta": {"classes": CLASSES}}
-
-
-def lacking(key):
-    content = published()
-    del content["state_dict"][key]
-    return content
+def test_of_the_rest_only_the_names_of_the_classes_stay(meta, classes):
+    expected = {"dataset_meta": {"classes": classes}} if classes else {}
+    assert converted(published() | {"meta": meta})["meta"] == expected
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("missing", "surplus", "message"),
     [
-        (lacking("backbone.layer2.0.bn1.bias"), r"1 missing \(layer2.0.bn1.bias\)"),
-        (lacking("backbone.layer3.1.conv2.0.weight"), r"1 missing \(layer3.1.conv2.weight\)"),
-        (torchvision.models.resnet18().state_dict(), "holds no detector: no key begins with backb"),
-        ({"meta": {}}, "holds no network weights"),
+        ("layer2.0.bn1.bias", None, r"resnet18\) .* 1 missing \(layer2.0.bn1.bias\)"),
+        ("layer3.1.conv2.0.weight", None, r"resnet18\) .* 1 missing \(layer3.1.conv2.weight\)"),
+        (None, "module.bn1.bias", "is ambiguous: both bn1.bias and module.bn1.bias mean bn1.bias"),
     ],
 )
-def test_what_is_no_whole_detector_is_refused(content, message, tmp_path, capsys):
-    source, target = tmp_path / "in.pth", tmp_path / "out.pth"
-    torch.save(content, source)
-    assert main([str(source), str(target), "--from-detector"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: checkpoint {source}")
-    assert re.search(message, error)
-    assert error.count("\n") == 1
-    assert not target.exists()
+def test_a_backbone_that_is_not_whole_is_refused(missing, surplus, message):
+    content = published()
+    content["state_dict"].pop(f"backbone.{missing}", None)
+    content["state_dict"] |= {f"backbone.{surplus}": torch.zeros(64)} if surplus else {}
+    with pytest.raises(CheckpointError, match=f"^checkpoint in.pth .*{message}"):
+        converted(content)
 
 
-def test_mmdetection_loads_no_safetensors(tmp_path, capsys):
-    torch.save(published(), tmp_path / "in.pth")
-    target = tmp_path / "out.safetensors"
-    assert main([str(tmp_path / "in.pth"), str(target), "--from-detector"]) == 2
-    error = capsys.readouterr().err
-    assert error == f"error: mmdetection can't load {target}; name a .pth file\n"
-
-
-def test_nothing_is_overwritten(tmp_path, capsys):
-    torch.save(published(), tmp_path / "in.pth")
-    (tmp_path / "out.pth").write_text("mine")
-    assert main([str(tmp_path / "in.pth"), str(tmp_path / "out.pth"), "--from-detector"]) == 2
-    assert "already exists" in capsys.readouterr().err
-    assert (tmp_path / "out.pth").read_text() == "mine"
+def test_what_is_no_detector_is_refused():
+    with pytest.raises(
+        CheckpointError, match="in.pth holds no detector: no key begins with backbo"
+    ):
+        converted(trunk("resnet18"))
+    with pytest.raises(CheckpointError, match="in.pth holds no network weights"):
+        converted({"meta": {}})

@@ -9,7 +9,7 @@ from torchvision import datasets, transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
 
-from utils.data import cifar
+from utils.data.batches import EvalBatches, TrainBatches
 from utils.data.cifar import (
     CifarLoader,
     Images,
@@ -19,10 +19,11 @@ from utils.data.cifar import (
     read_folder,
     read_torchvision,
 )
-from utils.data.loader import EvalBatches, TrainBatches
+from utils.data.normalise import Normalise
+from utils.data.preparation import CIFAR
 from utils.errors import UsageError
 
-CPU = torch.device("cpu")
+CPU = Normalise(torch.device("cpu"), CIFAR)
 
 
 @pytest.fixture
@@ -61,10 +62,9 @@ def test_draws_are_spread_evenly_over_all_crops_and_flips():
 
 
 def test_an_evaluated_image_is_torchvisions(images):
-    normalised = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize(cifar.MEAN, cifar.STD)]
-    )
-    expected = [normalised(image.permute(1, 2, 0).numpy()) for image in images.pixels]
+    steps = [transforms.ToTensor(), transforms.Normalize(CIFAR.mean, CIFAR.std)]
+    theirs = transforms.Compose(steps)
+    expected = [theirs(image.permute(1, 2, 0).numpy()) for image in images.pixels]
     batches = list(CifarLoader(images, EvalBatches(50, 20), CPU))
     assert [len(targets) for _, targets in batches] == [20, 20, 10]
     found = torch.cat([pixels for pixels, _ in batches])
@@ -92,7 +92,7 @@ def test_black_is_what_surrounds_an_image(images):
     pixels, _ = next(iter(loader))
     draws = draw_augmentation(50, seed=0, epoch=0)
     order = torch.tensor([index for _, index in next(iter(loader.batches))])
-    black = -torch.tensor(cifar.MEAN) / torch.tensor(cifar.STD)
+    black = -torch.tensor(CIFAR.mean) / torch.tensor(CIFAR.std)
     topmost = draws[order, 0] == 0
     assert topmost.any()
     border = pixels[topmost][:, :, :4]

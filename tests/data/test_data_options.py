@@ -4,15 +4,22 @@ import re
 import shutil
 
 import pytest
+from tiny import Tiny
 
 import main_imagenet
+from networks import MODELS
 
-SMALL = ["--image-size", "32", "-b", "8", "--gpu", "-1", "-j", "1", "--epochs", "1", "--seed", "0"]
-RUN = "imagenet-resnet18-seed0"
+SMALL = "-a tiny --image-size 32 -b 8 --gpu -1 -j 1 --epochs 1 --seed 0"
+RUN = "imagenet-tiny-seed0"
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    monkeypatch.setitem(MODELS, "tiny", Tiny)
 
 
 def run(*arguments) -> int:
-    return main_imagenet.main([*map(str, arguments), *SMALL])
+    return main_imagenet.main([*map(str, arguments), *SMALL.split()])
 
 
 def test_bad_images_are_skipped_counted_and_listed(digits, tmp_path, capsys):

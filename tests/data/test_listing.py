@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
@@ -18,6 +19,7 @@ from utils.data.listing import (
     IMAGE_ENDINGS,
     Listing,
     Paths,
+    check_same_classes,
     find_files,
     is_image,
     list_images,
@@ -131,6 +133,24 @@ def test_files_are_taken_as_named_and_found_below_folders(tmp_path):
     assert found == [named, *below[:2], gone, *below]
     with pytest.raises(UsageError, match=r"none holds no image \(\.png\)"):
         find_files([str(tmp_path / "none")], (".png",), "image")
+
+
+def test_what_is_wrong_with_a_folder_is_said(digits, tmp_path):
+    with pytest.raises(UsageError, match=r"data folder .*nowhere does not exist"):
+        list_images(str(tmp_path / "nowhere"), "train")
+    with pytest.raises(UsageError, match="has no folder train/"):
+        list_images(str(tmp_path), "train")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UsageError, match="has no class folders"):
+        list_images(str(tmp_path), "train")
+    shutil.copytree(digits, tmp_path / "data")
+    (tmp_path / "data" / "train" / "zebra").mkdir()
+    with pytest.raises(UsageError, match=r"class folder .*zebra holds no image"):
+        list_images(str(tmp_path / "data"), "train")
+    shutil.copy(digits / "val" / "0" / "000.png", tmp_path / "data" / "train" / "zebra")
+    train, val = (list_images(str(tmp_path / "data"), split) for split in ("train", "val"))
+    with pytest.raises(UsageError, match="in one of them only: zebra"):
+        check_same_classes(train, val)
 
 
 def test_image_endings_are_torchvisions():

@@ -1,8 +1,11 @@
+"""Images in class folders, as batches on the device."""
+
 import multiprocessing
 import re
 import shutil
 import time
 from multiprocessing import resource_sharer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,71 +14,67 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from utils.config import Config, Data, Network, Optim
+from utils.data.batches import EvalBatches, TrainBatches
 from utils.data.images import EvalTransform, TrainTransform
-from utils.data.listing import check_same_classes, list_images
+from utils.data.listing import list_images, synthetic_listing
 from utils.data.loader import (
-    MEAN,
-    STD,
     BadImage,
     DeviceLoader,
-    EvalBatches,
     ImageDataset,
-    TrainBatches,
+    SyntheticLoader,
+    eval_loader,
+    train_loader,
 )
+from utils.data.normalise import Normalise
+from utils.data.preparation import IMAGENET
 from utils.errors import UsageError
-from utils.processes.launch import guarded
+from utils.processes.dist import Dist
+from utils.processes.ending import exit_code
 
-CPU = torch.device("cpu")
+ALONE = Dist(0, 1, torch.device("cpu"))
+CPU = Normalise(ALONE.device)
+
+
+def training(data: Path, batch_size: int, workers: int = 0, normalise: Normalise = CPU):
+    """Crops of 32 pixels, drawn from seed 5."""
+    dataset = ImageDataset(list_images(str(data), "train"), TrainTransform(32), seed=5)
+    return DeviceLoader(dataset, TrainBatches(len(dataset), batch_size, 5), workers, normalise)
+
+
+def validation(data: Path, batch_size: int, normalise: Normalise = CPU):
+    dataset = ImageDataset(list_images(str(data), "val"), EvalTransform(32))
+    return DeviceLoader(dataset, EvalBatches(len(dataset), batch_size), 0, normalise)
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
+def pictures(tmp_path_factory):
     """Smooth random pictures larger than the network's input, in two classes."""
-    folder = tmp_path_factory.mktemp("photos")
+    folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("cat", "dog"):
-            target = folder / split / name
-            target.mkdir(parents=True)
-            for number, size in enumerate([(90, 70), (64, 120)]):
-                noise = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-                noise.resize(size, Image.Resampling.BICUBIC).save(target / f"{number}.jpg")
+    for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (folder / name).mkdir(parents=True)
+        for number, size in enumerate([(90, 70), (64, 120)]):
+            noise = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            noise.resize(size, Image.Resampling.BICUBIC).save(folder / name / f"{number}.jpg")
     return folder
 
 
-def test_listing_is_image_folders(digits):
-    listing, reference = list_images(str(digits), "train"), ImageFolder(digits / "train")
-    assert listing.classes == reference.classes
-    assert list(zip(listing.paths, listing.targets, strict=True)) == reference.samples
+def test_evaluation_sees_what_the_published_pipeline_saw(pictures):
+    steps = [transforms.Resize(64), transforms.CenterCrop(56), transforms.ToTensor()]
+    steps += [transforms.Normalize(IMAGENET.mean, IMAGENET.std)]
+    reference = ImageFolder(pictures / "val", transforms.Compose(steps))
+    listing, data = list_images(str(pictures), "val"), Data(batch_size=3, workers=0)
+    found = list(eval_loader(listing, data, IMAGENET.at(56), ALONE))
+    assert [len(targets) for _, targets in found] == [3, 1]
+    expected, targets = zip(*reference, strict=True)
+    images = torch.cat([images for images, _ in found])
+    torch.testing.assert_close(images, torch.stack(expected), atol=1e-6, rtol=1e-6)
+    assert torch.cat([targets for _, targets in found]).tolist() == list(targets)
 
 
-def test_evaluation_sees_what_the_published_pipeline_saw(photos):
-    reference = ImageFolder(
-        photos / "val",
-        transforms.Compose(
-            [
-                transforms.Resize(64),
-                transforms.CenterCrop(56),
-                transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
-            ]
-        ),
-    )
-    listing = list_images(str(photos), "val")
-    dataset = ImageDataset(listing, EvalTransform(56))
-    loader = DeviceLoader(dataset, EvalBatches(len(dataset), 3), 0, CPU)
-    images = torch.cat([images for images, _ in loader])
-    expected = torch.stack([image for image, _ in reference])
-    torch.testing.assert_close(images, expected, atol=1e-6, rtol=1e-6)
-    before_normalisation = (expected * torch.tensor(STD)[:, None, None]).add(
-        torch.tensor(MEAN)[:, None, None]
-    )
-    uint8 = torch.stack([dataset[0, index][0] for index in range(len(dataset))])
-    assert torch.equal(uint8, (before_normalisation * 255).round().byte())
-
-
-def test_a_sample_depends_on_seed_epoch_and_index_alone(photos):
-    listing = list_images(str(photos), "train")
+def test_a_sample_depends_on_seed_epoch_and_index_alone(pictures):
+    listing = list_images(str(pictures), "train")
 
     def sample(seed, epoch, index):
         return ImageDataset(listing, TrainTransform(32), seed)[epoch, index][0]
@@ -89,26 +88,46 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(photos):
 
 
 @pytest.mark.parametrize("policy", [None, "ra"])
-def test_sampling_leaves_the_global_generator_alone(policy, photos):
+def test_sampling_leaves_the_global_generator_alone(policy, pictures):
     before = torch.get_rng_state()
-    ImageDataset(list_images(str(photos), "train"), TrainTransform(32, policy))[0, 0]
+    ImageDataset(list_images(str(pictures), "train"), TrainTransform(32, policy))[0, 0]
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(digits):
-    dataset = ImageDataset(list_images(str(digits), "train"), TrainTransform(32), seed=5)
+def test_a_config_is_followed(digits):
+    """Accumulated batches come as one, and two nodes share them."""
+    network = Network(arch="resnet18", num_classes=3)
+    data = Data(image_size=48, batch_size=4, workers=0, image_backend="pil", skip_bad_images=True)
+    config = Config(network=network, data=data, optim=Optim(accumulate=2))
+    listing, second_node = list_images(str(digits), "train"), Dist(1, 2, ALONE.device)
+    for dist, size in ((ALONE, 8), (second_node, 8)):
+        loader = train_loader(listing, config, dist, seed=3, dtype=torch.bfloat16)
+        images, targets = next(iter(loader))
+        assert images.shape == (size, 3, 48, 48)
+        assert images.dtype == torch.bfloat16
+        batches = TrainBatches(24, 8 * dist.world, 3, dist.rank, dist.world)
+        assert targets.tolist() == [listing.targets[index] for _, index in next(iter(batches))]
+    dataset = loader.loader.dataset
+    assert (dataset.backend, dataset.skip_bad, dataset.seed) == ("pil", True, 3)
+    val = eval_loader(list_images(str(digits), "val"), data, IMAGENET.at(48), second_node)
+    assert [len(targets) for _, targets in val] == [4, 2]
 
-    def epoch(workers):
-        batches = TrainBatches(len(dataset), 7, seed=5)
-        loader = DeviceLoader(dataset, batches, workers, CPU)
-        batches.start(3, first_step=1)
-        return list(loader)
 
-    alone, helped = epoch(0), epoch(2)
-    assert len(alone) == len(helped) == 3
-    for (images, targets), (same_images, same_targets) in zip(alone, helped, strict=True):
-        assert torch.equal(images, same_images)
-        assert torch.equal(targets, same_targets)
+def test_synthetic_images_are_made_once():
+    listing = synthetic_listing("val", 7)
+    data = Data(image_size=8, batch_size=20_000, synthetic=True)
+    config = Config(network=Network(arch="resnet18", num_classes=7), data=data)
+    for loader, images in (
+        (train_loader(listing, config, ALONE, seed=0), 50_000),
+        (eval_loader(listing, data, IMAGENET.at(8), ALONE), 50_000),
+    ):
+        assert isinstance(loader, SyntheticLoader)
+        found = list(loader)
+        assert sum(len(targets) for _, targets in found) == images
+        assert found[0][1].unique().tolist() == list(range(7))
+        assert torch.equal(found[0][0], found[1][0])
+        assert found[0][0].shape == (20_000, 3, 8, 8)
+        assert found[0][0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_workers_start_with_the_loader_and_stay(digits):
@@ -116,8 +135,7 @@ def test_workers_start_with_the_loader_and_stay(digits):
         return {child.pid for child in multiprocessing.active_children()}
 
     before = workers()
-    dataset = ImageDataset(list_images(str(digits), "train"), TrainTransform(32))
-    loader = DeviceLoader(dataset, TrainBatches(len(dataset), 8, seed=0), 2, CPU)
+    loader = training(digits, 8, workers=2)
     started = workers() - before
     assert len(started) == 2
     for _ in range(2):
@@ -139,96 +157,56 @@ def hang_up(image, rng) -> torch.Tensor:
 def test_a_worker_that_hangs_up_is_one_line(digits, capsys):
     dataset = ImageDataset(list_images(str(digits), "train"), hang_up)
     batches = TrainBatches(len(dataset), 8, seed=0)
-    assert guarded(lambda: DeviceLoader(dataset, batches, 1, CPU)) == 2
+    assert exit_code(lambda: DeviceLoader(dataset, batches, 1, CPU)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(r"error: DataLoader worker hung up \(\w+: .*\); .* fewer workers \(-j\)", line)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_batch_stays_until_the_next_is_asked_for(workers, digits):
-    dataset = ImageDataset(list_images(str(digits), "train"), TrainTransform(32))
-
-    def batches(workers):
-        keys = TrainBatches(len(dataset), 2, seed=0)
-        return DeviceLoader(dataset, keys, workers, CPU).loader
-
-    expected = [images for images, *_ in batches(0)]
-    assert len(expected) >= 10
-    for (images, *_), same in zip(batches(workers), expected, strict=True):
+    expected = [images for images, *_ in training(digits, 2).loader]
+    assert len(expected) == 12
+    found = training(digits, 2, workers).loader
+    for (images, *_), same in zip(found, expected, strict=True):
         time.sleep(0.05)  # the workers go on, as far as they are asked to
         assert torch.equal(images, same)
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_training_batches_cover_an_epoch_once(world):
-    ranks = [TrainBatches(50, 12, seed=0, rank=rank, world=world) for rank in range(world)]
-    steps = [list(batches) for batches in ranks]
-    assert {len(each) for each in steps} == {5 if world == 1 else 4}
-    for together in zip(*steps, strict=True):
-        assert len({len(batch) for batch in together}) == 1
-    keys = [key for each in steps for batch in each for key in batch]
-    assert len(set(keys)) == len(keys) == (50 if world == 1 else 48)
+@pytest.fixture
+def damaged(digits, tmp_path) -> Path:
+    """The digits, with an image that is cut off, and one that is none."""
+    root = shutil.copytree(digits, tmp_path / "data")
+    cut_off = root / "train/1/003.png"
+    cut_off.write_bytes(cut_off.read_bytes()[:60])
+    (root / "val/1/001.png").write_bytes(b"no image")
+    return root
 
 
-def test_training_order_changes_with_epoch_and_seed():
-    def order(seed, epoch):
-        batches = TrainBatches(20, 20, seed)
-        batches.start(epoch)
-        return [index for _, index in next(iter(batches))]
-
-    assert order(0, 0) == order(0, 0)
-    assert order(0, 0) != order(0, 1)
-    assert order(0, 0) != order(1, 0)
-    assert sorted(order(3, 4)) == list(range(20))
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
-@pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_evaluation_batches_hold_every_image_once(world, batch_size):
-    indices = [
-        index
-        for rank in range(world)
-        for batch in EvalBatches(13, batch_size, rank, world)
-        for _, index in batch
-    ]
-    assert sorted(indices) == list(range(13))
-
-
-def test_a_damaged_image_is_named(digits, tmp_path):
-    shutil.copytree(digits, tmp_path / "data")
-    damaged = tmp_path / "data" / "train" / "1" / "003.png"
-    damaged.write_bytes(damaged.read_bytes()[:60])
-    listing = list_images(str(tmp_path / "data"), "train")
-    dataset = ImageDataset(listing, TrainTransform(32))
-    assert isinstance(dataset[0, listing.paths.index(str(damaged))], BadImage)
-    for workers in (0, 1):
-        loader = DeviceLoader(dataset, TrainBatches(len(dataset), 8, seed=0), workers, CPU)
-        with pytest.raises(UsageError, match=f"can't decode image {damaged} .* --skip-bad-images"):
-            list(loader)
-
-
-def test_a_damaged_image_can_not_be_skipped_in_an_evaluation(digits, tmp_path):
-    shutil.copytree(digits, tmp_path / "data")
-    damaged = tmp_path / "data" / "val" / "1" / "001.png"
-    damaged.write_bytes(b"no image")
-    dataset = ImageDataset(list_images(str(tmp_path / "data"), "val"), EvalTransform(32))
-    loader = DeviceLoader(dataset, EvalBatches(len(dataset), 5), 0, CPU)
-    with pytest.raises(UsageError, match=f"can't decode image {damaged} .*check_images") as error:
+# one worker: with it, a thread pins what arrives for a GPU
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named(damaged, workers, device):
+    path = damaged / "train/1/003.png"
+    loader = training(damaged, 8, workers, Normalise(device))
+    with pytest.raises(UsageError, match=f"^can't decode image {path} .*, --skip-bad-images"):
         list(loader)
-    assert "skip" not in str(error.value)
+    dataset = loader.loader.dataset
+    assert isinstance(dataset[0, dataset.listing.paths.index(str(path))], BadImage)
+
+
+def test_a_damaged_image_can_not_be_skipped_in_an_evaluation(damaged):
+    message = f"^can't decode image {damaged}/val/1/001.png .*check_images[^-]*$"
+    with pytest.raises(UsageError, match=message):
+        list(validation(damaged, 5))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_gpu_gets_what_the_cpu_gets(digits, workers):
-    dataset = ImageDataset(list_images(str(digits), "train"), TrainTransform(32), seed=5)
-
     def two_epochs(device: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        batches = TrainBatches(len(dataset), 7, seed=5)
-        loader = DeviceLoader(dataset, batches, workers, torch.device(device))
+        loader = training(digits, 7, workers, Normalise(torch.device(device)))
         found = []
         for epoch in range(2):
-            batches.start(epoch)
+            loader.batches.start(epoch)
             found += loader
         return found
 
@@ -243,41 +221,10 @@ def test_a_gpu_gets_what_the_cpu_gets(digits, workers):
 
 @pytest.mark.gpu
 def test_epochs_take_no_more_gpu_memory(digits):
-    dataset = ImageDataset(list_images(str(digits), "val"), EvalTransform(32))
-    loader = DeviceLoader(dataset, EvalBatches(len(dataset), 4), 0, torch.device("cuda"))
+    loader = validation(digits, 4, Normalise(torch.device("cuda")))
     reserved = []
     for _ in range(40):  # more than there are streams
         list(loader)
         torch.cuda.synchronize()
         reserved.append(torch.cuda.memory_reserved())
     assert reserved[-1] == reserved[1]
-
-
-@pytest.mark.gpu
-def test_a_damaged_image_is_named_on_a_gpu(digits, tmp_path):
-    shutil.copytree(digits, tmp_path / "data")
-    damaged = tmp_path / "data" / "train" / "1" / "003.png"
-    damaged.write_bytes(b"no image")
-    dataset = ImageDataset(list_images(str(tmp_path / "data"), "train"), TrainTransform(32))
-    # one worker: with it, a thread pins what arrives
-    loader = DeviceLoader(dataset, TrainBatches(24, 8, seed=0), 1, torch.device("cuda"))
-    with pytest.raises(UsageError, match=f"can't decode image {damaged}"):
-        list(loader)
-
-
-def test_what_is_wrong_with_a_folder_is_said(digits, tmp_path):
-    with pytest.raises(UsageError, match=r"data folder .*nowhere does not exist"):
-        list_images(str(tmp_path / "nowhere"), "train")
-    with pytest.raises(UsageError, match="has no folder train/"):
-        list_images(str(tmp_path), "train")
-    (tmp_path / "train").mkdir()
-    with pytest.raises(UsageError, match="has no class folders"):
-        list_images(str(tmp_path), "train")
-    shutil.copytree(digits, tmp_path / "data")
-    (tmp_path / "data" / "train" / "zebra").mkdir()
-    with pytest.raises(UsageError, match=r"class folder .*zebra holds no image"):
-        list_images(str(tmp_path / "data"), "train")
-    shutil.copy(digits / "val" / "0" / "000.png", tmp_path / "data" / "train" / "zebra")
-    train, val = (list_images(str(tmp_path / "data"), split) for split in ("train", "val"))
-    with pytest.raises(UsageError, match="in one of them only: zebra"):
-        check_same_classes(train, val)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import astuple
 
 import pytest
 from conftest import ROOT
@@ -47,42 +48,38 @@ def attention(name: str) -> str:
     return ATTENTION.get(name, name.lower())
 
 
+def as_tuples(table: dict) -> dict[tuple, tuple]:
+    return {key: astuple(row) for key, row in table.items()}
+
+
 def test_table2_cell_by_cell():
     found = {}
     for module, net, (mean10, std10, mean100, std100) in cells_of("CIFAR (Table 2)"):
         found["cifar10", CIFAR[net], attention(module)] = (mean10, std10)
         found["cifar100", CIFAR[net], attention(module)] = (mean100, std100)
-    assert {key: tuple(row) for key, row in TABLE2.items()} == found
+    assert as_tuples(TABLE2) == found
 
 
 def test_table3_cell_by_cell():
     cells = cells_of("ImageNet (Table 3)")
     found = {(IMAGENET[net], attention(module)): tuple(row) for net, module, row in cells}
-    assert {key: tuple(row) for key, row in TABLE3.items()} == found
+    assert as_tuples(TABLE3) == found
 
 
 def test_table4_cell_by_cell():
     cells = cells_of("COCO (Table 4)")
     found = {(*DETECTORS[name], attention(module)): tuple(row) for name, module, row in cells}
-    assert {key: tuple(row) for key, row in TABLE4.items()} == found
+    assert as_tuples(TABLE4) == found
 
 
-@pytest.mark.parametrize(
-    ("table", "key", "row"),
-    [
-        (TABLE2, ("cifar10", "cifar_resnet20", "simam"), (92.73, 0.18)),
-        (TABLE2, ("cifar100", "cifar_wideresnet28_10", "none"), (81.31, 0.39)),
-        (TABLE2, ("cifar10", "cifar_preresnet110", "gc"), (94.85, 0.19)),
-        (TABLE3, ("resnet34", "simam"), (74.46, 92.02, 21.80, 3.67, 78)),
-        (TABLE3, ("resnet34", "srm"), (74.49, 92.01, 21.81, 3.67, 59)),
-        (TABLE3, ("mobilenet_v2", "cbam"), (72.49, 90.78, 3.54, 0.32, 35)),
-        (TABLE4, ("mask-rcnn_r101", "segm", "se"), (37.2, 59.4, 39.7, 20.2, 41.2, 50.4)),
-        (TABLE4, ("faster-rcnn_r50", "bbox", "none"), (37.8, 58.5, 40.8, 21.9, 41.7, 48.2)),
-    ],
-)
-def test_numbers_stand_where_the_paper_has_them(table, key, row):
+def test_numbers_stand_where_the_paper_has_them():
     """Without the transcript, too."""
-    assert tuple(table[key]) == row
+    assert [len(table) for table in (TABLE2, TABLE3, TABLE4)] == [96, 36, 18]
+    assert astuple(TABLE2["cifar100", "cifar_wideresnet28_10", "none"]) == (81.31, 0.39)
+    assert astuple(TABLE2["cifar10", "cifar_preresnet110", "gc"]) == (94.85, 0.19)
+    assert astuple(TABLE3["resnet34", "srm"]) == (74.49, 92.01, 21.81, 3.67, 59)
+    segm = (37.2, 59.4, 39.7, 20.2, 41.2, 50.4)
+    assert astuple(TABLE4["mask-rcnn_r101", "segm", "se"]) == segm
 
 
 def test_the_readmes_rows_are_the_papers_or_its_authors():
@@ -93,7 +90,7 @@ def test_the_readmes_rows_are_the_papers_or_its_authors():
     assert len(rows) == 6
     for name, *printed in rows:
         arch = names.get(name) or name.replace("ResNet-", "resnet")
-        expected = list(TABLE3[arch, "simam"][:2])
+        expected = list(astuple(TABLE3[arch, "simam"])[:2])
         if arch == "resnet34":
             assert "prints 74.46" in text
             expected[0] = 74.49

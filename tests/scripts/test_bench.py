@@ -1,20 +1,21 @@
-"""What the benchmarks share: ratios, and the network with SimAM by its formula."""
+"""What the benchmarks share: turns, speeds, reports, mistakes."""
 
+import importlib
 import json
-import time
 
 import pytest
 import torch
 
 from networks import create_model
-from scripts.bench.common import Report, race, seconds, summary, take_turns, with_formula
+from scripts.bench.common import Report, race, summary, take_turns, with_formula
 
 
-def test_ratio_is_taken_within_a_turn():
-    """A machine that halves its speed for two of three turns does not change the ratio."""
+def test_speed_is_taken_within_a_turn():
+    """A machine that halves its speed for two of three turns does not change it."""
     row = summary([1.0, 2.0, 2.0], [2.0, 4.0, 4.0])
-    assert row["ratio"] == 0.5
-    assert row["ms"] == 2000
+    assert (row["speed"], row["ms"]) == (2, 2000)
+    times = {"ms": 1000, "ms_20": 1000, "ms_80": 1000}
+    assert summary([1.0] * 5, None) == times | {"speed": None}
 
 
 def test_contenders_take_turns():
@@ -39,40 +40,20 @@ def test_one_that_fails_is_left_out():
         take_turns(contenders, 3)
 
 
-def test_without_rivals_there_is_no_ratio():
-    assert summary([1.0] * 5, None) == {"ms": 1000, "ms_20": 1000, "ms_80": 1000}
-
-
 def test_the_report_is_whole_after_every_row(tmp_path, capsys):
     path = tmp_path / "report.json"
-    report = Report({"machine": "this"}, path)
+    report = Report({"machine": "this"}, str(path))
     for count in (1, 2):
         report.add("rows", [{"ms": count}])
         assert json.loads(path.read_text())["rows"] == [{"ms": n + 1} for n in range(count)]
-    assert report.exit_code() == 0
-    report.fail("one: out of memory")
-    assert report.exit_code() == 1
-    assert json.loads(path.read_text()) == {
-        "machine": "this",
-        "rows": [{"ms": 1}, {"ms": 2}],
-        "failures": ["one: out of memory"],
-    }
-    assert capsys.readouterr().err == "failed: one: out of memory\n"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.gpu
-def test_queued_calls_are_timed_without_the_host():
-    """An addition in a few microseconds that the host takes 0.3 ms to start."""
-    x = torch.ones(1024, device="cuda")
-
-    def slow_to_start():
-        time.sleep(3e-4)
-        x.add_(1)
-
-    slow_to_start()
-    assert seconds(slow_to_start, "cuda") > 2.5e-4
-    assert seconds(slow_to_start, "cuda", queued=10) < 1e-4
+    assert report.exit_code == 0
+    report.fail("resnet18", "ours", ValueError("no memory"))
+    assert report.exit_code == 1
+    line = "resnet18, ours: ValueError: no memory"
+    assert json.loads(path.read_text())["failures"] == [line]
+    printed = capsys.readouterr()
+    assert printed.out == "machine this\n\n| ms |\n|---|\n| 1 |\n| 2 |\n"
+    assert printed.err == f"failed: {line}\n"
 
 
 def test_the_formulas_network_has_no_operator():
@@ -84,3 +65,28 @@ def test_the_formulas_network_has_no_operator():
         y = net(x)
     assert not any("simam" in event.key for event in profile.key_averages())
     torch.testing.assert_close(y, plain(x), rtol=1e-4, atol=1e-4)
+
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("bench_simam --json nowhere/report.json", "nowhere; create it first"),
+        ("bench_train resnet18 --json nowhere/report.json", "nowhere; create it first"),
+        ("bench_data DATA --json nowhere/report.json", "nowhere; create it first"),
+        ("bench_train resnet19", "unknown arch 'resnet19'; known: resnet18"),
+        ("bench_data DATA -a resnet19", "unknown arch 'resnet19'; known: resnet18"),
+        ("bench_train resnet18 --attention-type simam2", "simam2"),
+        ("bench_data nowhere", "data folder nowhere does not exist"),
+        pytest.param("bench_simam --device cuda", "there is no CUDA device", marks=no_gpu),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_measured(digits, capsys, words, message):
+    name, *arguments = words.replace("DATA", str(digits)).split()
+    assert importlib.import_module(f"scripts.{name}").main(arguments) == 2
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert message in line
+    assert printed.out == ""

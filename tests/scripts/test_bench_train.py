@@ -1,160 +1,90 @@
 """The training benchmark on small images."""
 
 import json
+import os
+import signal
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from published import E_LAMBDA, published_network
+from published import published_network
 
 from networks import create_model
-from scripts.bench.stopwatch import PARTS, Stopwatch, split
-from scripts.bench_train import (
-    LR,
-    PLAIN,
-    TO_PLAIN,
-    Ours,
-    Plain,
-    Rival,
-    main,
-    names_for,
-    network,
-    parse_args,
-    race_at,
-)
+from scripts.bench.common import Report
+from scripts.bench_train import bench_network, contenders_for, main, parse_args
 
-SMALL = ["--device", "cpu", "-b", "4", "--image-size", "32", "--steps", "2", "--rounds", "2"]
+SMALL = "--device cpu -b 4 --image-size 32 --steps 2 --rounds 2"
 
 
-@pytest.fixture
-def args():
+def small(words):
+    args = parse_args([*SMALL.split(), *words.split()])
+    return contenders_for(args.archs[0], args)
+
+
+@pytest.mark.parametrize("name", ["published", "ours"])
+def test_both_loops_train_as_the_published_network(name):
     # 64 pixels: the published SimAM divides by zero on a map of one position
-    return parse_args(["resnet18", *SMALL, "--image-size", "64"])
-
-
-def plain_step(net, images, targets, velocities):
-    """Stochastic gradient descent as it is defined, with momentum 0.9 and weight decay 1e-4."""
-    loss = F.cross_entropy(net(images), targets)
-    grads = torch.autograd.grad(loss, list(net.parameters()))
-    with torch.no_grad():
-        for weight, grad, velocity in zip(net.parameters(), grads, velocities, strict=True):
-            velocity.mul_(0.9).add_(grad + 1e-4 * weight)
-            weight.sub_(LR * velocity)
-
-
-@pytest.mark.parametrize("kind", [Plain, Ours])
-def test_both_loops_train_as_the_published_network(kind, args):
+    contender = small("resnet18 --attention-param 0.1 --image-size 64")[name]
+    loops, start = contender.start(), create_model("resnet18").state_dict()
     reference = published_network("resnet18", "simam").to_empty(device="cpu").train()
-    reference.load_state_dict(
-        {
-            key.replace("conv2.", "conv2.0."): value
-            for key, value in create_model("resnet18").state_dict().items()
-        }
-    )
-    net = create_model("resnet18", "simam", E_LAMBDA)
-    net.load_state_dict(
-        {key.replace("conv2.0.", "conv2."): value for key, value in reference.state_dict().items()}
-    )
-    before = [weight.detach().clone() for weight in net.parameters()]
-    contender = kind(net, args)
-    velocities = [torch.zeros_like(weight) for weight in reference.parameters()]
-    for images, targets in contender.batches:
-        plain_step(reference, images.contiguous(), targets, velocities)
-    contender.train()
-    moved = zip(net.parameters(), before, reference.parameters(), strict=True)
-    for weight, old, wanted in moved:
-        assert not torch.equal(weight, old)
-        torch.testing.assert_close(weight - old, wanted - old, rtol=0.05, atol=1e-6)
+    theirs = {key.replace("conv2.", "conv2.0."): value for key, value in start.items()}
+    reference.load_state_dict(theirs)
+    loops.net.load_state_dict(start)
+    loops.train()
+    optimizer = torch.optim.SGD(reference.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4)
+    for images, targets in loops.batches:
+        optimizer.zero_grad()
+        F.cross_entropy(reference(images.contiguous()), targets).backward()
+        optimizer.step()
+    trained = dict(loops.net.named_parameters())
+    for key, wanted in reference.named_parameters():
+        key = key.replace("conv2.0.", "conv2.")
+        moved = trained[key] - start[key]
+        assert moved.any()
+        torch.testing.assert_close(moved, wanted - start[key], rtol=0.05, atol=1e-6)
 
 
-def test_the_parts_of_a_step(args):
-    contender = Ours(network("ours", "resnet18", args), args)
-    contender.train()
-    marks = contender.watch.take()
-    step = ["data", "other", "forward", "other", "backward", "optimizer", "other"]
-    assert [part for part, _ in marks] == 2 * step + ["data", "other"]
-    parts = split(marks)
-    assert sum(parts.values()) == pytest.approx(marks[-1][1] - marks[0][1])
-    assert all(parts[part] > 0 for part in PARTS)
-    contender.evaluate()
-    assert {part for part, _ in contender.watch.take()} == {"forward", "other"}
+def test_who_takes_part():
+    assert list(small("cifar_resnet20")) == ["published", "ours", "ours, no attention"]
+    assert list(small("cifar_resnet20 --attention-type none")) == ["published", "ours"]
 
 
-def test_split():
-    watch = Stopwatch("cpu")
-    for part in ("data", "other", "data"):
-        watch.begin(part)
-    assert [part for part, _ in watch.take()] == ["data", "other", "data"]
-    assert watch.take() == []
-    marks = [("data", 1.0), ("other", 3.0), ("data", 4.0), ("forward", 4.5)]
-    assert split(marks) == dict.fromkeys(PARTS, 0.0) | {"data": 2.5, "other": 1.0}
+def test_timm_takes_part():
+    pytest.importorskip("timm")
+    assert "timm" not in small("mobilenet_v2 --no-timm")
+    loops = small("mobilenet_v2")["timm"].start()
+    assert sum(weight.numel() for weight in loops.net.parameters()) == 3_504_872
 
 
+@pytest.mark.slow
 def test_report(tmp_path, capsys):
     """Every contender in a process of its own."""
-    report = tmp_path / "report.json"
-    assert main(["cifar_resnet20", *SMALL, "--json", str(report)]) == 0
-    rows = json.loads(report.read_text())["rows"]
-    names = ["published", "ours", "ours, no attention"]
-    assert [row["contender"] for row in rows] == 3 * names  # timm has no such network
+    path = tmp_path / "report.json"
+    words = ["cifar_resnet20", *SMALL.split(), "--attention-type", "none"]
+    assert main([*words, "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["contender"] for row in rows] == 3 * ["published", "ours"]
+    assert [row["task"] for row in rows][::2] == ["evaluation", "one image", "training"]
     for row in rows:
-        assert row["images_per_s"] == pytest.approx(1e3 * row["batch"] / row["ms"], rel=0.01)
-        if row["contender"] == "published":
-            assert row["ratio"] == 1
-        if row["task"] == "training":
-            # medians of two rounds are means, so the parts still add up
-            assert sum(row["parts"].values()) == pytest.approx(row["ms"], rel=0.1)
-            assert row["peak memory"] > 100e6  # torch itself
-    printed = capsys.readouterr().out.splitlines()
-    assert len([line for line in printed if line.startswith("| cifar_resnet20")]) == len(rows)
+        assert row["images/s"] == pytest.approx(1e3 * row["batch"] / row["ms"], rel=0.01)
+        assert row["speed"] == 1 or row["contender"] != "published"
+    assert capsys.readouterr().out.count("\n| cifar_resnet20 |") == len(rows)
 
 
+class Killed:
+    """Ends as the system ends a process that takes all memory."""
+
+    def __init__(self, *_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
 def test_one_that_fails_leaves_the_others_rows():
-    """A process that is killed, as the system does it to one that takes all memory."""
-    args = parse_args(["cifar_resnet20", *SMALL])
-    rivals = {name: Rival(name, "cifar_resnet20", args) for name in ("published", "ours", PLAIN)}
-    failures = []
-    assert len(race_at("evaluate", rivals, args, lambda *failure: failures.append(failure))) == 3
-    assert failures == []
-    rivals["published"].process.kill()
-    rows = race_at("train", rivals, args, lambda *failure: failures.append(failure))
-    for rival in rivals.values():
-        rival.end()
-    assert [row["contender"] for row in rows] == ["ours", PLAIN]
-    assert all("ratio" not in row and row[TO_PLAIN] > 0 for row in rows)
-    ((name, error),) = failures
-    assert name == "published"
-    assert str(error) == "was killed, for its memory? -b takes less"
-
-
-def test_timm_takes_part(args):
-    pytest.importorskip("timm")
-    assert "timm" in names_for("mobilenet_v2", args)
-    args.no_timm = True
-    assert "timm" not in names_for("mobilenet_v2", args)
-    net = network("timm", "mobilenet_v2", args)
-    assert sum(weight.numel() for weight in net.parameters()) == 3_504_872
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["resnet19"], "resnet19"),
-        (["resnet18", "--attention-type", "simam2"], "simam2"),
-        (["resnet18", "--json", "nowhere/report.json"], "its folder does not exist"),
-        (["resnet18", "--rounds", "1"], "at least 2"),
-        pytest.param(
-            ["resnet18", "--device", "cuda"],
-            "there is no CUDA device",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-        ),
-    ],
-)
-def test_mistakes_are_one_line(capsys, arguments, message):
-    try:
-        code = main(arguments)
-    except SystemExit as end:
-        code = end.code
-    assert code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    contenders = small("cifar_resnet20 --attention-type none")
+    contenders["published"] = replace(contenders["published"], loops=Killed)
+    report = Report({})
+    bench_network("cifar_resnet20", contenders, 2, report)
+    rows, (failure,) = report.content["rows"], report.content["failures"]
+    assert [(row["contender"], row["speed"]) for row in rows] == 3 * [("ours", None)]
+    assert failure.startswith("cifar_resnet20, published: UsageError: out of memory, or killed")

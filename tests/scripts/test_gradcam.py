@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from conftest import assert_no_picture
 from PIL import Image
-from utils.checkpoints.files import save_atomically, write_weights
-from utils.checkpoints.loading import load_network
 
 from networks import create_model, list_models
-from scripts.gradcam import explain, last_feature_map, main, titles
+from scripts.gradcam import explain, last_feature_map, main
+from utils.checkpoints.formats import write_weights
+from utils.checkpoints.trained import load_trained
 from utils.data.images import load_image
-from utils.data.loader import Normalise
+from utils.data.normalise import Normalise
 from utils.data.preparation import IMAGENET
 
 
@@ -33,12 +33,11 @@ def by_hand(features, classify, size):
 
 
 def test_maps_against_the_definition(trained, photos):
-    loaded = load_network(str(trained / "model_best.pth.tar"))
-    model = loaded.model
+    network = load_trained(str(trained / "model_best.pth.tar"))
+    model = network.model
     images = torch.stack([load_image(str(path), IMAGENET.at(160)) for path in photos])
-    inputs = Normalise(torch.device("cpu"), torch.float32)(images)
-    panels = explain(loaded, images)
-    for image, panel in zip(inputs, panels, strict=True):
+    inputs = Normalise(torch.device("cpu"))(images)
+    for image, panel in zip(inputs, explain(network, images), strict=True):
         with torch.no_grad():
             x = model.maxpool(model.relu(model.bn1(model.conv1(image[None]))))
             x = model.layer4(model.layer3(model.layer2(model.layer1(x))))
@@ -62,30 +61,20 @@ def test_last_feature_map_feeds_the_pooling(arch):
     assert seen[0] is seen[1]
 
 
-@pytest.fixture
-def checkpoints(trained, tmp_path):
+def test_picture_of_three_networks_and_two_images(trained, photos, tmp_path, monkeypatch, capsys):
     """The trained network, one with SE and one for 1,000 classes, whose files say little."""
-    write_weights(
-        create_model("resnet18", "se", num_classes=3).state_dict(), str(tmp_path / "s.pth")
-    )
-    torch.save(create_model("mobilenet_v2").state_dict(), tmp_path / "m.pth")
-    return [trained / "model_best.pth.tar", tmp_path / "s.pth", tmp_path / "m.pth"]
-
-
-def test_picture_of_three_networks_and_two_images(
-    checkpoints, photos, tmp_path, monkeypatch, capsys
-):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    options = [word for path in checkpoints for word in ("--checkpoint", str(path))]
-    assert main([*map(str, photos), *options, "--image-size", "128", "--gpu", "-1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "wrote gradcam.png"
-    assert os.listdir() == ["gradcam.png"]
-    assert [line.split("  ")[:2] for line in lines[:-1]] == [
-        [str(photo), str(checkpoint)] for checkpoint in checkpoints for photo in photos
+    monkeypatch.chdir(tmp_path)
+    write_weights(create_model("resnet18", "se", num_classes=3).state_dict(), "s.pth")
+    torch.save(create_model("mobilenet_v2").state_dict(), "m.pth")
+    checkpoints = [str(trained / "model_best.pth.tar"), "s.pth", "m.pth"]
+    options = [word for path in checkpoints for word in ("--checkpoint", path)]
+    assert main([*map(str, photos), *options, "--image-size", "96", "--gpu", "-1"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == "wrote gradcam.png"
+    assert [line.split("  ")[:2] for line in lines] == [
+        [str(photo), checkpoint] for checkpoint in checkpoints for photo in photos
     ]
-    assert os.path.getsize("gradcam.png") < 300_000
+    assert sorted(os.listdir()) == ["gradcam.png", "m.pth", "s.pth"]
     with Image.open("gradcam.png") as picture:
         assert picture.size == (4 * 180, 2 * 200 + 50)
         pixels = picture.convert("RGB")
@@ -106,51 +95,42 @@ def test_too_small_maps_are_said(trained, photos, tmp_path, capsys):
     assert "the last feature map is 1x1" in capsys.readouterr().err
 
 
-def test_two_runs_of_one_network_are_told_apart(trained, tmp_path):
-    first = load_network(str(trained / "model_best.pth.tar"))
-    plain = create_model("resnet18", num_classes=3)
-    said = {"arch": "resnet18", "attention": "none", "attention_param": None, "num_classes": 3}
-    save_atomically({**said, "state_dict": plain.state_dict()}, str(tmp_path / "p.pth"))
-    other = load_network(str(tmp_path / "p.pth"))
-    moved = first._replace(path="/runs/second/model_best.pth.tar")
-    assert titles([first, other]) == ["resnet18 + simam 0.1", "resnet18"]
-    assert titles([first, other, moved]) == [
-        "resnet18 + simam 0.1\n...-seed1/model_best.pth.tar",
-        "resnet18",
-        "resnet18 + simam 0.1\nsecond/model_best.pth.tar",
-    ]
-
-
 @pytest.mark.parametrize("layer", ["fc.bias", "bn1.weight"])
 def test_broken_weights_are_said(not_a_number, layer, photos, tmp_path, capsys):
     assert_no_picture(main, photos[0], not_a_number, layer, tmp_path / "a.png")
     said = capsys.readouterr()
-    assert said.err == f"error: checkpoint {not_a_number}: the network's outputs are not finite\n"
+    assert said.err == f"error: checkpoint {not_a_number} makes outputs that are not finite\n"
 
 
-def test_mistakes_are_one_line(trained, photos, digits, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("{photo} gone.jpg {file}", "can't read image gone.jpg"),
+        ("{photo} --checkpoint gone.pth", "gone.pth does not exist"),
+        ("{photo} {file} -o a.jpg", "use .png"),
+        ("mine.png {file} -o mine.png", "is one of the inputs"),
+        ("{photo} {file} --gpu 99", "--gpu 99"),
+    ],
+)
+def test_mistakes_are_one_line(
+    trained, photos, digits, tmp_path, monkeypatch, capsys, arguments, words
+):
     monkeypatch.chdir(tmp_path)
-    checkpoint = ["--checkpoint", str(trained / "model_best.pth.tar")]
-    photo = str(photos[0])
-    copy = tmp_path / "copy.png"
-    copy.write_bytes((digits / "val" / "0" / "000.png").read_bytes())
-    before = copy.read_bytes()
-    for arguments, words in [
-        ([photo, "gone.jpg", *checkpoint], "can't read image gone.jpg"),
-        ([photo, "--checkpoint", "gone.pth"], "gone.pth does not exist"),
-        ([photo, *checkpoint, "-o", "a.jpg"], "must end in .png"),
-        (["copy.png", *checkpoint, "-o", "copy.png"], "is one of the inputs"),
-        ([photo, *checkpoint, "--gpu", "99"], "--gpu 99"),
-    ]:
-        assert main(arguments) == 2
-        said = capsys.readouterr()
-        assert said.err.count("\n") == 1
-        assert words in said.err
-        assert not said.out
+    mine = (digits / "val" / "0" / "000.png").read_bytes()
+    (tmp_path / "mine.png").write_bytes(mine)
+    file = f"--checkpoint {trained / 'model_best.pth.tar'}"
+    assert main(arguments.format(photo=photos[0], file=file).split()) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert words in said.err
+    assert not said.out
+    assert os.listdir() == ["mine.png"]
+    assert (tmp_path / "mine.png").read_bytes() == mine
+
+
+def test_a_missing_package_is_said_before_any_work(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
-    assert main([photo, *checkpoint]) == 2
+    assert main(["gone.jpg", "--checkpoint", "gone.pth"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "pip install grad-cam" in said
-    assert os.listdir() == ["copy.png"]
-    assert copy.read_bytes() == before

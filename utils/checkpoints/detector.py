@@ -1,6 +1,7 @@
 """Whole detectors: what mmdetection 2 saved, in the form that mmdetection 3 loads."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -60,9 +61,13 @@ def _entry(mapping: Any, key: str) -> Any:
 
 def _check(backbone: Checkpoint) -> None:
     """Load it into the ResNet whose keys are closest, as strictly as any network of ours."""
-    with torch.device("meta"):
-        keys = {arch: create_model(arch).state_dict().keys() for arch in ARCHS}
-    arch = min(ARCHS, key=lambda arch: len(keys[arch] ^ backbone.weights.keys()))
+    arch = min(ARCHS, key=lambda arch: len(_keys(arch) ^ backbone.weights.keys()))
     trunk = create_model(arch)
     trunk.fc = nn.Identity()
     load_state(trunk, backbone.weights, f"{backbone.path} (its backbone, as {arch})")
+
+
+@cache
+def _keys(arch: str) -> frozenset[str]:
+    with torch.device("meta"):
+        return frozenset(create_model(arch).state_dict())

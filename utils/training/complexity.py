@@ -2,7 +2,6 @@
 
 import copy
 
-import thop
 import torch
 from torch import nn
 
@@ -22,6 +21,8 @@ def count_flops(model: nn.Module, image_size: int = 224) -> int:
     has four); attention modules without layers of their own count nothing. Works on a copy,
     because thop leaves buffers behind; the copy, and the image, are on the CPU.
     """
+    import thop  # not at the top: nothing else of a training needs it
+
     model = copy.deepcopy(model).float().cpu()
     image = torch.zeros(1, 3, image_size, image_size)
     rules = {nn.BatchNorm2d: _count_batch_norm}

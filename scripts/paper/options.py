@@ -1,0 +1,20 @@
+"""The options of every command that trains by the paper's CIFAR recipe; imports nothing heavy."""
+
+from utils.cli import Parser, add_shared, number
+
+ITERATIONS = 64_000  # the paper's
+
+
+def add_recipe(parser: Parser) -> None:
+    """Give `parser` the options that `recipe` and `read_images` of scripts/train_cifar.py read."""
+    add = parser.add_argument_group("data").add_argument
+    add("--dataset", choices=("cifar10", "cifar100"), default="cifar10")
+    add("--root", default="data", help="folder of torchvision's files")
+    add("--download", action="store_true", help="let torchvision get them where they are missing")
+    add("--data-dir", metavar="FOLDER", help="32x32 images in train/<class>/ and val/<class>/")
+    group = parser.add_argument_group("runs")
+    add_shared(group, "--gpu")
+    add = group.add_argument
+    add("--iterations", type=number(int, 1), default=ITERATIONS, help="the schedule's length")
+    add("-p", "--print-freq", type=number(int, 1), default=100, help="steps between lines")
+    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")

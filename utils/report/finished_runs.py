@@ -1,0 +1,32 @@
+"""Runs that trained all of their epochs, read from their folders."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..disk import read_entries
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """settings: what its args.json holds. epochs: an entry each, as in its metrics.jsonl."""
+
+    folder: str
+    settings: Mapping[str, Any]
+    epochs: list[Mapping[str, float]]
+
+
+def read_finished(folder: str) -> FinishedRun | None:
+    """The run in `folder`; None where there is none, or it is not finished."""
+    try:
+        settings = json.loads(Path(folder, "args.json").read_text())
+        epochs = read_entries(Path(folder, "metrics.jsonl"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(settings, dict) or settings.get("epochs") != len(epochs):
+        return None
+    if not all(epoch.keys() >= {"val_acc1", "val_acc5"} for epoch in epochs):
+        return None
+    return FinishedRun(folder, settings, epochs)
