@@ -13,6 +13,7 @@ from .attentions import (
 )
 from .attentions.names import unknown_name
 from .cifar import CIFAR
+from .insert import insert
 from .mobilenetv2 import MobileNetV2
 from .resnet import RESNETS
 
@@ -23,6 +24,7 @@ __all__ = [
     "create_attention",
     "create_model",
     "default_param",
+    "insert",
     "list_attentions",
     "list_models",
     "simam",
