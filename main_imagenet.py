@@ -8,12 +8,15 @@ DATA holds train/<class>/ and val/<class>/.
 """
 
 import argparse
+import math
 import sys
 from dataclasses import asdict, replace
 
 from utils.options import parse_args
+from utils.processes.signals import end_when_asked
 
 if __name__ == "__main__":
+    end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
 
 from utils.checkpoints import Checkpoint
@@ -25,6 +28,7 @@ from utils.data.listing import Listing, check_same_classes, list_images, synthet
 from utils.data.loader import eval_loader, train_loader
 from utils.data.mixing import MixingLoader
 from utils.data.preparation import IMAGENET
+from utils.disk import check_target
 from utils.errors import UsageError
 from utils.processes import dist as processes
 from utils.processes.dist import Dist
@@ -32,7 +36,7 @@ from utils.processes.ending import exit_code
 from utils.processes.launch import launch, processes_to_start
 from utils.training.engine import DTYPES, Precision
 from utils.training.evaluation import accuracy_line, evaluate_with_progress, matched
-from utils.training.folder import LATEST, find_checkpoint
+from utils.training.folder import LATEST, Found, find_checkpoint
 from utils.training.log import Progress, RunLog
 from utils.training.run import Run, header
 from utils.training.state import DataFacts
@@ -60,9 +64,10 @@ def train(config: Config, dist: Dist) -> None:
         val_images=len(val_images.paths),
         preparation=prepared,
         decoder=decoder,
+        checksum=None if config.data.root is None else train_images.checksum(),
     )
     # only the first process reads: the run folder need not be on the other nodes
-    found = dist.from_main(lambda: find_checkpoint(config.resume, config.folder))
+    found = Found.of(*dist.from_main(lambda: find_checkpoint(config.resume, config.folder).plain()))
     run = Run(config, dist, facts, found)
     feed = dist, run.seed, run.learner.precision.input_dtype
     loader = train_loader(train_images, config, *feed, run.log.warn)
@@ -100,6 +105,8 @@ def evaluate(config: Config, dist: Dist) -> None:
     progress = Progress(log, "Validation", loader.batches, config.machine.print_freq)
     model = dist.replicate(model)
     metrics = evaluate_with_progress(model, loader, dist, precision, progress)
+    if not math.isfinite(metrics["loss"]):
+        raise checkpoint.refusal("makes outputs that are not finite")
     log.line(accuracy_line(metrics))
 
 
@@ -108,6 +115,7 @@ def save_weights(config: Config, target: str) -> None:
     path = config.resume or config.weights
     if path in (None, "auto"):
         raise UsageError("--save-weights needs the file to take them from: --resume FILE")
+    check_target(target)
     checkpoint = chosen(config, path)
     classes = config.network.num_classes or checkpoint.num_classes
     network = replace(config.network, num_classes=classes)

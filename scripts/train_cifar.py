@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from scripts.paper.options import ITERATIONS, add_recipe
 from utils.cli import Parser, comma_list, number
+from utils.processes.signals import end_when_asked
 
 EVAL_BATCH_SIZE = 500
 
@@ -38,6 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
 
 from utils.config import Config, Data, Machine, Network, Optim, run_name

@@ -86,7 +86,7 @@ def test_without_options_a_run_is_the_published_one():
 def test_every_option_has_its_place():
     """Each is given a value that is not its default, and all are found."""
     data = "--image-size 64 -b 8 -j 1 --image-backend pil --skip-bad-images --auto-augment ra"
-    data += " --mixup 0.2 --cutmix 1 --synthetic"
+    data += " --mixup 0.2 --cutmix 1 --synthetic --class-names n --subset-outputs"
     optim = "--lr 0.2 --momentum 0.8 --nesterov --wd 0.3 --no-wd-norm-bias --accumulate 2"
     optim += " --clip-grad 5 --label-smoothing 0.1 --ema 0.9 --epochs 4 --cos-lr --warmup-epochs 1"
     machine = "--gpu 0,1 --dist-backend gloo --sync-bn --amp bf16 --compile --seed 7 --profile 3"
@@ -96,7 +96,7 @@ def test_every_option_has_its_place():
     assert asdict(found.data) == {
         **{"root": "DATA", "image_size": 64, "batch_size": 8, "workers": 1, "image_backend": "pil"},
         **{"skip_bad_images": True, "auto_augment": "ra", "mixup": 0.2, "cutmix": 1.0},
-        "synthetic": True,
+        **{"synthetic": True, "class_names": "n", "subset_outputs": True},
     }
     assert asdict(found.optim) == {
         **{"optimizer": "sgd", "lr": 0.2, "momentum": 0.8, "nesterov": True, "weight_decay": 0.3},

@@ -96,9 +96,11 @@ def test_a_write_that_is_killed_leaves_a_whole_file(tmp_path):
         previous.unlink(missing_ok=True)
 
 
-def test_text_is_written(tmp_path):
-    write_text("für λ\n", str(tmp_path / "a"))
+def test_text_is_written_where_a_link_points(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    write_text("für λ\n", str(tmp_path / "link"))
     assert (tmp_path / "a").read_bytes() == "für λ\n".encode()
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_lines_are_added_and_read(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import tempfile
 from contextlib import suppress
@@ -38,6 +39,7 @@ def write_atomically(data: bytes | memoryview, path: str, previous: str | None =
     previous: where the file that was at `path` is kept; None replaces it. Killed at any moment,
     one of the two is whole. Raises OSError where the file can't be written.
     """
+    path = os.path.realpath(path)  # a link stays one
     temporary = f"{path}.tmp-{socket.gethostname()}-{os.getpid()}"
     try:
         with open(temporary, "wb") as file:
@@ -45,7 +47,7 @@ def write_atomically(data: bytes | memoryview, path: str, previous: str | None =
             file.flush()
             os.fsync(file.fileno())
         if previous and os.path.exists(path):
-            os.replace(path, previous)
+            shutil.move(path, previous)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):

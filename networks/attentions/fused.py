@@ -42,16 +42,22 @@ RANGES = {nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0), type(None): (-math.inf
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
+class Norm(NamedTuple):
+    """y's statistics per channel, and what the norm makes of them: float32 (C,) or None."""
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    gamma: torch.Tensor | None
+    beta: torch.Tensor | None
+    eps: float
+
+
 class _Layer(NamedTuple):
     """What stands behind the convolution."""
 
     e_lambda: float
     norm: nn.BatchNorm2d
     act: nn.Module | None
-
-    @property
-    def range(self) -> tuple[float, float]:
-        return RANGES[type(self.act)]
 
     @property
     def uses_batch(self) -> bool:
@@ -67,6 +73,9 @@ class _Layer(NamedTuple):
         group = self.norm.process_group or distributed.group.WORLD
         return group if distributed.get_world_size(group) > 1 else None
 
+    def with_statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> Norm:
+        return Norm(mean, variance, self.norm.weight, self.norm.bias, self.norm.eps)
+
 
 def _kernels(x: torch.Tensor):
     """The module that does the walks where x is."""
@@ -80,21 +89,14 @@ def _kernels(x: torch.Tensor):
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
-    return x if x.movedim(1, -1).is_contiguous() else x.contiguous()
+    """x where it is contiguous or channels-last, which the kernels read as it lies, or a copy."""
+    lies_well = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+    return x if lies_well else x.contiguous()
 
 
 def _like(tensor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """`tensor` with x's strides."""
     return tensor if tensor.stride() == x.stride() else torch.empty_like(x).copy_(tensor)
-
-
-def _table(mean: torch.Tensor, variance: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
-    """A, B, m, r and room for k0 and k1: (6, C)."""
-    r = (variance + norm.eps).rsqrt()
-    scale = r if norm.weight is None else r * norm.weight
-    shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
-    zero = torch.zeros_like(r)
-    return torch.stack([scale, shift, mean, r, zero, zero]).float()
 
 
 def _pool(count: int, moments: torch.Tensor, group) -> tuple[float, torch.Tensor]:
@@ -126,54 +128,53 @@ class _Kept(NamedTuple):
     """What the backward pass needs besides tensors of the map's shape."""
 
     stats: torch.Tensor
-    table: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
     count: float | None  # values per channel, where the norm went by them
 
 
 def _forward(x, residual, layer: _Layer) -> tuple[torch.Tensor, _Kept]:
     """The result for dense x and residual of x's strides."""
-    kernels, norm = _kernels(x), layer.norm
+    kernels, module, kept_range = _kernels(x), layer.norm, RANGES[type(layer.act)]
     if not layer.uses_batch:
-        table = _table(norm.running_mean, norm.running_var, norm)
-        out, stats = kernels.infer(x, residual, layer.range, layer.e_lambda, table)
-        return out, _Kept(stats, table, None)
+        mean, variance = module.running_mean, module.running_var
+        norm = layer.with_statistics(mean, variance)
+        out, stats = kernels.infer(x, residual, layer.e_lambda, norm, kept_range)
+        return out, _Kept(stats, mean, variance, None)
     stats = kernels.measure(x, layer.e_lambda)
     count = x.numel() // x.shape[1]
     moments = kernels.batch_moments(x, stats) if count else stats.new_zeros(2, x.shape[1]).double()
     if layer.group:
         count, moments = _pool(count, moments, layer.group)
-    mean, squares = moments
-    _track(norm, mean, squares / (count - 1))
-    table = _table(mean, squares / count, norm)
-    return kernels.apply(x, residual, layer.range, stats, table), _Kept(stats, table, count)
+    _track(module, moments[0], moments[1] / (count - 1))
+    mean, variance = moments[0].float(), (moments[1] / count).float()
+    norm = layer.with_statistics(mean, variance)
+    out = kernels.apply(x, residual, stats, norm, kept_range)
+    return out, _Kept(stats, mean, variance, count)
 
 
-def _backward(grad, x, kept: _Kept, act: tuple[float, float], group):
+def _backward(grad, x, kept: _Kept, norm: Norm, kept_range, group):
     """dx, and the gradients of gamma and beta, for dense x and grad of x's strides."""
-    kernels, (stats, table, count) = _kernels(x), kept
-    if count is None:
-        dx, sums = kernels.frozen_backward(grad, x, act, stats, table)
+    kernels, stats = _kernels(x), kept.stats
+    if kept.count is None:
+        dx, sums = kernels.frozen_backward(grad, x, stats, norm, kept_range)
         beta, gamma = kernels.batch_gradients(x, sums)
         return dx, gamma, beta
-    sums = kernels.sum_gradients(grad, x, act, stats, table)
+    sums = kernels.sum_gradients(grad, x, stats, norm, kept_range)
     own = kernels.batch_gradients(x, sums)
-    total = own
+    k = own / kept.count
     if group:
-        total = own.clone()
-        distributed.all_reduce(total, group=group)
-    table = torch.cat([table[:4], (total / count).float()])
+        distributed.all_reduce(k, group=group)
     beta, gamma = own
-    return kernels.slopes(grad, x, act, stats, sums, table), gamma, beta
+    return kernels.slopes(grad, x, stats, sums, k.float(), norm, kept_range), gamma, beta
 
 
 def _formula(x, weight, bias, residual, layer: _Layer, kept: _Kept) -> torch.Tensor:
     """The same as plain PyTorch operations, which autograd differentiates any number of times."""
     y = simam_formula(x, layer.e_lambda)
-    if kept.count is not None:
-        z = F.batch_norm(y, None, None, weight, bias, True, 0.0, layer.norm.eps)
-    else:
-        mean, r = kept.table[2:4]
-        z = F.batch_norm(y, mean, r**-2, weight, bias, False, 0.0, 0.0)
+    batch = kept.count is not None
+    statistics = (None, None) if batch else (kept.mean, kept.variance)
+    z = F.batch_norm(y, *statistics, weight, bias, batch, 0.0, layer.norm.eps)
     z = z if residual is None else z + residual
     return z if layer.act is None else layer.act(z)
 
@@ -186,7 +187,7 @@ class _Fused(torch.autograd.Function):
         out, kept = _forward(dense, rest, layer)
         # where a residual was added, the result alone says what passed the activation
         masks = residual is not None and layer.act is not None
-        ctx.save_for_backward(x, weight, bias, residual, out if masks else None, *kept[:2])
+        ctx.save_for_backward(x, weight, bias, residual, out if masks else None, *kept[:3])
         ctx.layer, ctx.count, ctx.group = layer, kept.count, layer.group
         return out
 
@@ -202,12 +203,12 @@ class _Fused(torch.autograd.Function):
             asked = [t for t, wanted in zip(inputs, needed, strict=True) if wanted]
             found = iter(torch.autograd.grad(out, asked, grad, create_graph=True))
             return *(next(found) if wanted else None for wanted in needed), None
-        dense = _dense(x)
-        grad, act = _like(grad, dense), layer.range
+        dense, kept_range = _dense(x), RANGES[type(layer.act)]
+        grad = _like(grad, dense)
         if out is not None:
-            grad = torch.ops.aten.threshold_backward(grad, out, 0)
-            act = RANGES[type(None)]
-        dx, gamma, beta = _backward(grad, dense, kept, act, ctx.group)
+            grad, kept_range = torch.ops.aten.threshold_backward(grad, out, 0), RANGES[type(None)]
+        norm = Norm(kept.mean, kept.variance, weight, bias, layer.norm.eps)
+        dx, gamma, beta = _backward(grad, dense, kept, norm, kept_range, ctx.group)
         return (
             dx,
             None if weight is None else gamma.to(weight.dtype),
@@ -217,38 +218,36 @@ class _Fused(torch.autograd.Function):
         )
 
 
-def _is_bare(module: nn.Module | None) -> bool:
+def _is_bare(module: nn.Module) -> bool:
     """Whether a call of the module is its class's forward and no more."""
-    if module is None:
-        return True
-    hooks = module._forward_hooks or module._forward_pre_hooks
-    return not (
-        hooks or module._backward_hooks or module._backward_pre_hooks or "forward" in vars(module)
+    before, after = module._forward_pre_hooks, module._forward_hooks
+    backward = module._backward_pre_hooks or module._backward_hooks
+    return not (before or after or backward or "forward" in module.__dict__)
+
+
+def _is_traced() -> bool:
+    """Whether something watches the operations, and is to see the modules'."""
+    return (
+        torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or _has_any_global_hook()
     )
 
 
 def _fits(x, attention, norm, act, residual) -> bool:
     """Whether the operator can take the modules' place."""
-    if type(x) is not torch.Tensor or x.device.type not in FUSED or x.dtype not in NARROW:
-        return False
     if type(attention) is not SimAM or type(norm) not in NORMS or type(act) not in RANGES:
         return False
-    if not (_is_bare(attention) and _is_bare(norm) and _is_bare(act)) or _has_any_global_hook():
+    if type(x) is not torch.Tensor or x.device.type not in FUSED or x.dtype not in NARROW:
         return False
-    if (
-        torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-    ):
+    if not all(_is_bare(each) for each in (attention, norm, act) if each is not None):
         return False
-    if x.dim() != 4 or x.shape[1] != norm.num_features:
+    if _is_traced() or x.dim() != 4 or x.shape[1] != norm.num_features:
         return False
-    tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    if any(t is not None and (t.dtype != torch.float32 or t.device != x.device) for t in tensors):
-        return False
-    synced = type(norm) is nn.SyncBatchNorm
-    if not synced and x.numel() < (2 if norm.training else 1) * x.shape[1]:
-        return False  # the modules say what is wrong
+    for own in (norm.weight, norm.running_mean):
+        if own is not None and (own.dtype != torch.float32 or own.device != x.device):
+            return False
     if residual is not None and (
         type(residual) is not torch.Tensor
         or residual.shape != x.shape
@@ -256,6 +255,8 @@ def _fits(x, attention, norm, act, residual) -> bool:
         or type(act) is nn.ReLU6
     ):
         return False
+    if type(norm) is nn.BatchNorm2d and x.numel() <= x.shape[1]:
+        return False  # nothing, or one value per channel: what the modules say of it is said
     return x.is_cuda or native.library() is not None
 
 
@@ -278,8 +279,9 @@ def simam_norm_act(
         y = y if residual is None else y + residual
         return y if act is None else act(y)
     layer = _Layer(attention.e_lambda, norm, act)
-    inputs = (x, norm.weight, norm.bias, residual)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-        return _Fused.apply(*inputs, layer)
+    if torch.is_grad_enabled():
+        inputs = (x, norm.weight, norm.bias, residual)
+        if any(t is not None and t.requires_grad for t in inputs):
+            return _Fused.apply(*inputs, layer)
     dense = _dense(x)
     return _forward(dense, None if residual is None else _like(residual, dense), layer)[0]

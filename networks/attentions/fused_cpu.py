@@ -1,6 +1,7 @@
-"""`fused.py`'s walks on the CPU, by the C kernels of `simam.c`.
+"""The walks of `fused.py` on the CPU, by the C kernels of `simam.c`.
 
-Every tensor of a map's shape has x's strides; stats is (8, N, C), sums (4, N, C), table (6, C).
+Every tensor of a map's shape has x's strides. stats: numbers per image and channel, (8, N, C), or
+(2, N, C) without those of y; sums: P0 to P3, (4, N, C); all float32. range: where `act` cuts z off.
 """
 
 import torch
@@ -9,66 +10,68 @@ from . import native
 from .native import APPLY, MEASURE, MOMENTS, SLOPES, SUMS
 
 
-def _walk(x: torch.Tensor, steps: int, act: tuple[float, float], **settings) -> None:
-    native.library().simam_walk(native.job(x, low=act[0], high=act[1], **settings), steps)
+def _walk(x: torch.Tensor, steps: int, norm, range: tuple[float, float], **fields) -> None:
+    low, high = range
+    job = native.job(x, low=low, high=high, **norm._asdict(), **fields)
+    native.library().simam_walk(job, steps)
 
 
-def measure(x, e_lambda) -> torch.Tensor:
-    """Training's first walk: the statistics of x and y."""
+def measure(x: torch.Tensor, e_lambda: float) -> torch.Tensor:
+    """Training's first walk: the stats of x and y."""
     stats = x.new_empty((8, *x.shape[:2]), dtype=torch.float32)
-    _walk(x, MEASURE | MOMENTS, (0, 0), stats=stats, e_lambda=e_lambda)
+    job = native.job(x, stats=stats, e_lambda=e_lambda)
+    native.library().simam_walk(job, MEASURE | MOMENTS)
     return stats
 
 
-def batch_moments(x, stats) -> torch.Tensor:
-    """Per channel, y's mean and its squared distances from it: (2, C) in float64."""
+def batch_moments(x: torch.Tensor, stats: torch.Tensor) -> torch.Tensor:
+    """Per channel, y's mean and its squared distances from it: (2, C), float64."""
     found = x.new_empty((2, x.shape[1]), dtype=torch.float64)
     mean, squares = (row.data_ptr() for row in found)
     native.library().simam_batch_moments(native.job(x, stats=stats), mean, squares)
     return found
 
 
-def apply(x, residual, act, stats, table) -> torch.Tensor:
-    """Training's second walk."""
+def apply(x, residual, stats, norm, range) -> torch.Tensor:
+    """Training's second walk: the result."""
     out = torch.empty_like(x)
-    _walk(x, APPLY, act, residual=residual, stats=stats, table=table, out=out)
+    _walk(x, APPLY, norm, range, residual=residual, stats=stats, out=out)
     return out
 
 
-def infer(x, residual, act, e_lambda, table) -> tuple[torch.Tensor, torch.Tensor]:
-    """The result and x's statistics (2, N, C), where y's need not be known: one walk."""
+def infer(x, residual, e_lambda, norm, range) -> tuple[torch.Tensor, torch.Tensor]:
+    """The result and the stats of x, where those of y are not asked for: one walk."""
     out, stats = torch.empty_like(x), x.new_empty((2, *x.shape[:2]), dtype=torch.float32)
-    settings = {"residual": residual, "stats": stats, "table": table, "out": out}
-    _walk(x, MEASURE | APPLY, act, e_lambda=e_lambda, **settings)
+    fields = {"residual": residual, "stats": stats, "out": out, "e_lambda": e_lambda}
+    _walk(x, MEASURE | APPLY, norm, range, **fields)
     return out, stats
 
 
-def sum_gradients(grad, x, act, stats, table) -> torch.Tensor:
-    """The backward pass's first walk: P0 to P3."""
+def sum_gradients(grad, x, stats, norm, range) -> torch.Tensor:
+    """The backward pass's first walk: the sums."""
     sums = stats.new_empty((4, *x.shape[:2]))
-    _walk(x, SUMS, act, grad=grad, stats=stats, sums=sums, table=table)
+    _walk(x, SUMS, norm, range, grad=grad, stats=stats, sums=sums)
     return sums
 
 
-def batch_gradients(x, sums) -> torch.Tensor:
-    """The gradients of beta and gamma: (2, C) in float64."""
+def batch_gradients(x: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+    """The gradients of beta and gamma: (2, C), float64."""
     found = x.new_empty((2, x.shape[1]), dtype=torch.float64)
     beta, gamma = (row.data_ptr() for row in found)
     native.library().simam_batch_gradients(native.job(x, sums=sums), beta, gamma)
     return found
 
 
-def slopes(grad, x, act, stats, sums, table) -> torch.Tensor:
-    """The backward pass's second walk: dx."""
+def slopes(grad, x, stats, sums, k, norm, range) -> torch.Tensor:
+    """The backward pass's second walk: dx. k: k0 and k1, (2, C)."""
     dx = torch.empty_like(x)
-    settings = {"grad": grad, "stats": stats, "sums": sums, "table": table, "out": dx}
-    _walk(x, SLOPES, act, batch=True, **settings)
+    fields = {"grad": grad, "stats": stats, "sums": sums, "k0": k[0], "k1": k[1], "out": dx}
+    _walk(x, SLOPES, norm, range, **fields)
     return dx
 
 
-def frozen_backward(grad, x, act, stats, table) -> tuple[torch.Tensor, torch.Tensor]:
-    """dx and P0 to P3 behind `infer`: one walk."""
+def frozen_backward(grad, x, stats, norm, range) -> tuple[torch.Tensor, torch.Tensor]:
+    """dx and the sums behind `infer`: one walk."""
     dx, sums = torch.empty_like(x), stats.new_empty((4, *x.shape[:2]))
-    settings = {"grad": grad, "stats": stats, "sums": sums, "table": table, "out": dx}
-    _walk(x, SUMS | SLOPES, act, **settings)
+    _walk(x, SUMS | SLOPES, norm, range, grad=grad, stats=stats, sums=sums, out=dx)
     return dx, sums

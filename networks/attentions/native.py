@@ -31,29 +31,22 @@ class Job(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("images", "channels", "positions")),
-        *((name, ctypes.c_int64) for name in ("channels_last", "type", "batch", "threads")),
-        *((name, ctypes.c_void_p) for name in ("x", "grad", "residual", "out")),
-        *((name, ctypes.c_void_p) for name in ("stats", "sums", "table")),
-        *((name, ctypes.c_float) for name in ("e_lambda", "low", "high")),
+        *((name, ctypes.c_int64) for name in ("channels_last", "type", "threads")),
+        *((name, ctypes.c_void_p) for name in ("x", "grad", "residual", "out", "stats", "sums")),
+        *((name, ctypes.c_void_p) for name in ("mean", "variance", "gamma", "beta", "k0", "k1")),
+        *((name, ctypes.c_float) for name in ("e_lambda", "eps", "low", "high")),
     ]
 
 
-def job(x: torch.Tensor, **settings: float | bool | torch.Tensor | None) -> Job:
+def job(x: torch.Tensor, **fields: torch.Tensor | float | None) -> Job:
     """The job for x (N, C, *spatial), contiguous or channels-last, with the other fields given."""
-    batch, channels = x.shape[:2]
-    return Job(
-        images=batch,
-        channels=channels,
-        positions=x.numel() // max(batch * channels, 1),
-        channels_last=not x.is_contiguous(),
-        type=TYPES[x.dtype],
-        threads=torch.get_num_threads(),
-        x=x.data_ptr(),
-        **{
-            name: each.data_ptr() if isinstance(each, torch.Tensor) else each
-            for name, each in settings.items()
-        },
-    )
+    images, channels = x.shape[:2]
+    positions = x.numel() // max(images * channels, 1)
+    made = Job(images, channels, positions, not x.is_contiguous(), TYPES[x.dtype])
+    made.threads, made.x = torch.get_num_threads(), x.data_ptr()
+    for name, value in fields.items():
+        setattr(made, name, value.data_ptr() if isinstance(value, torch.Tensor) else value)
+    return made
 
 
 def _processor() -> str:

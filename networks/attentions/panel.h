@@ -5,6 +5,7 @@ channel, LANES positions to a row. The lanes of a row are computed together, and
 are kept apart: float over a chunk of ROWS rows, double over the panel, all added up in one order,
 whatever the number of threads and the width of the processor's vectors. */
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -14,27 +15,25 @@ enum { AHEAD = 16 };
 enum { FLOAT32, BFLOAT16, FLOAT16 };
 /* numbers per image and channel: rows of `stats`, and from P0 on of `sums` */
 enum { MEAN, A, YBAR, SQUARES, R0, R1, R2, R3, P0, P1, P2, P3, NUM_MAPS };
-/* numbers per channel, rows of `table`: y's factor and offset, its mean, 1 / deviation, k0, k1 */
-enum { SCALE, SHIFT, CENTRE, RSTD, K0, K1, NUM_TABLE };
 
 typedef float Lanes[LANES];
 
 typedef struct {
-    int64_t images, channels, positions, channels_last, type, batch, threads;
+    int64_t images, channels, positions, channels_last, type, threads;
     const void *x, *grad, *residual;
     void *out; /* y, or dx */
     float *stats, *sums;
-    const float *table;
-    float e_lambda, low, high;
+    const float *mean, *variance, *gamma, *beta, *k0, *k1; /* of the norm; 0 where it has none */
+    float e_lambda, eps, low, high;
 } Job;
 
 typedef struct {
     const Job *job;
     int64_t rows, last;            /* how many rows, and the lanes of the last one */
     int64_t start, step;           /* the first element in the map, and the next row's distance */
-    int64_t index, channel, width; /* the place in `stats` and `table`, and how many there */
-    Lanes maps[NUM_MAPS], table[NUM_TABLE];
-    Lanes rate, near, twice, t, q, k0, k1; /* what the looks make of them */
+    int64_t index, channel, width; /* where in `stats` and among channels, and how many */
+    Lanes maps[NUM_MAPS], scale, shift, centre, rstd, k0, k1;
+    Lanes rate, near, twice, t, q; /* what the looks make of them */
     double sums[6][LANES];
 } Panel;
 
@@ -174,16 +173,38 @@ static void load(Panel *p, int first, int last) {
     for (int k = first; k <= last; k++) spread(p, kept(p, k), p->maps[k]);
 }
 
+/* Keep numbers of `width` lanes, where they are wanted, and give them to all. */
 static void save(Panel *p, int first, int last) {
     for (int k = first; k <= last; k++) {
-        memcpy(kept(p, k), p->maps[k], p->width * 4);
-        if (p->width < LANES) spread(p, kept(p, k), p->maps[k]);
+        Lanes own;
+        memcpy(own, p->maps[k], sizeof(Lanes));
+        if (p->width < LANES) spread(p, own, p->maps[k]);
+        if (p->job->stats) memcpy(kept(p, k), own, p->width * 4);
     }
 }
 
-static void load_table(Panel *p) {
-    const float *from = p->job->table + p->channel;
-    for (int k = 0; k < NUM_TABLE; k++) spread(p, from + k * p->job->channels, p->table[k]);
+/* A number of every channel, or `none` where the norm has none. */
+static void load_channels(const Panel *p, const float *from, float none, Lanes to) {
+    if (from)
+        spread(p, from + p->channel, to);
+    else
+        for (int j = 0; j < LANES; j++) to[j] = none;
+}
+
+/* The norm as z = scale y + shift, and what its backward needs. */
+static void load_norm(Panel *p) {
+    const Job *job = p->job;
+    load_channels(p, job->mean, 0, p->centre);
+    load_channels(p, job->variance, 1 - job->eps, p->rstd);
+    load_channels(p, job->gamma, 1, p->scale);
+    load_channels(p, job->beta, 0, p->shift);
+    load_channels(p, job->k0, 0, p->k0);
+    load_channels(p, job->k1, 0, p->k1);
+    for (int j = 0; j < LANES; j++) {
+        p->rstd[j] = 1 / sqrtf(p->rstd[j] + job->eps);
+        p->scale[j] *= p->rstd[j];
+        p->shift[j] -= p->centre[j] * p->scale[j];
+    }
 }
 
 /* Take the sums of a chunk into those of the panel; one channel's positions are added up. */

@@ -117,8 +117,8 @@ static void end_moments(Panel *p) {
 }
 
 static void apply(Panel *p, int64_t row) {
-    const float *mean = p->maps[MEAN], *rate = p->rate, *scale = p->table[SCALE];
-    const float *shift = p->table[SHIFT], low = p->job->low, high = p->job->high;
+    const float *mean = p->maps[MEAN], *rate = p->rate, *scale = p->scale, *shift = p->shift;
+    const float low = p->job->low, high = p->job->high;
     Lanes room[ROWS], more[ROWS], result[ROWS], zero = {0};
     Rows x = fetch(p, p->job->x, row, mean, room), out = target(p, row, result), rest = {zero, 0};
     if (p->job->residual) rest = fetch(p, p->job->residual, row, zero, more);
@@ -143,9 +143,8 @@ static inline float passed(float g, float z, float low, float high) {
 }
 
 static void sums(Panel *p, int64_t row) {
-    const float *mean = p->maps[MEAN], *rate = p->rate, *scale = p->table[SCALE];
-    const float *shift = p->table[SHIFT], *centre = p->table[CENTRE];
-    const float low = p->job->low, high = p->job->high;
+    const float *mean = p->maps[MEAN], *rate = p->rate, *scale = p->scale, *shift = p->shift;
+    const float *centre = p->centre, low = p->job->low, high = p->job->high;
     Lanes room[ROWS], more[ROWS], zero = {0}, part[4] = {0};
     Rows x = fetch(p, p->job->x, row, mean, room), g = fetch(p, p->job->grad, row, zero, more);
     for (int64_t i = 0; i < chunk(p, row); i++, x.at += x.step, g.at += g.step) {
@@ -167,7 +166,7 @@ static void sums(Panel *p, int64_t row) {
 static void end_sums(Panel *p) {
     for (int j = 0; j < p->width; j++) {
         p->maps[P0][j] = p->sums[0][j];
-        p->maps[P1][j] = p->sums[1][j] * p->table[RSTD][j];
+        p->maps[P1][j] = p->sums[1][j] * p->rstd[j];
         p->maps[P2][j] = p->sums[2][j];
         p->maps[P3][j] = p->sums[3][j];
     }
@@ -176,27 +175,26 @@ static void end_sums(Panel *p) {
 
 static void begin_slopes(Panel *p) {
     float m = p->job->positions, n = m > 1 ? m - 1 : 1;
-    Lanes *maps = p->maps, *table = p->table;
+    Lanes *maps = p->maps;
     focus(p);
     for (int j = 0; j < LANES; j++) {
-        float k0 = table[K0][j], k1 = table[K1][j] * table[RSTD][j];
-        float apart = maps[YBAR][j] - table[CENTRE][j], twice = 2 * maps[A][j];
-        float r1 = maps[R1][j] + apart * maps[R0][j], r3 = maps[R3][j] + apart * maps[R2][j];
-        float t = maps[P2][j], q = maps[P3][j];
-        if (p->job->batch) t -= k0 * maps[R0][j] + k1 * r1;
-        if (p->job->batch) q -= k0 * maps[R2][j] + k1 * r3;
-        p->t[j] = table[SCALE][j] * twice * t / m;
-        p->q[j] = table[SCALE][j] * twice * twice * 2 * q / n;
-        p->twice[j] = twice;
-        p->k0[j] = table[SCALE][j] * k0;
-        p->k1[j] = table[SCALE][j] * k1;
+        float k0 = p->k0[j], k1 = p->k1[j] * p->rstd[j], t = maps[P2][j], q = maps[P3][j];
+        if (p->job->k0) {
+            float apart = maps[YBAR][j] - p->centre[j];
+            t -= k0 * maps[R0][j] + k1 * (maps[R1][j] + apart * maps[R0][j]);
+            q -= k0 * maps[R2][j] + k1 * (maps[R3][j] + apart * maps[R2][j]);
+        }
+        p->twice[j] = 2 * maps[A][j];
+        p->t[j] = p->scale[j] * p->twice[j] * t / m;
+        p->q[j] = p->scale[j] * p->twice[j] * p->twice[j] * 2 * q / n;
+        p->k0[j] = p->scale[j] * k0;
+        p->k1[j] = p->scale[j] * k1;
     }
 }
 
 static void slopes(Panel *p, int64_t row) {
-    const float *mean = p->maps[MEAN], *rate = p->rate, *scale = p->table[SCALE];
-    const float *shift = p->table[SHIFT], *centre = p->table[CENTRE];
-    const float low = p->job->low, high = p->job->high;
+    const float *mean = p->maps[MEAN], *rate = p->rate, *scale = p->scale, *shift = p->shift;
+    const float *centre = p->centre, low = p->job->low, high = p->job->high;
     Lanes room[ROWS], more[ROWS], result[ROWS], zero = {0};
     Rows x = fetch(p, p->job->x, row, mean, room), g = fetch(p, p->job->grad, row, zero, more);
     Rows out = target(p, row, result);
@@ -253,7 +251,7 @@ void simam_walk(const Job *job, int64_t steps) {
             place(&panels[i], job, number / blocks, first + i);
             if (!(steps & 1)) load(&panels[i], MEAN, A);
             if (steps == 16) load(&panels[i], YBAR, P3);
-            if (steps & ~3) load_table(&panels[i]);
+            if (steps & ~3) load_norm(&panels[i]);
         }
         walk(panels, many, steps);
     }

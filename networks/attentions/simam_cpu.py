@@ -9,7 +9,6 @@ holds the mathematics, and names the variables used here.
 
 import math
 from collections.abc import Iterator
-from functools import cache
 
 import torch
 
@@ -39,18 +38,11 @@ def blocks(*rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     return zip(*(each.split(step) for each in rows), strict=True)
 
 
-@cache
-def _no_norm(channels: int) -> torch.Tensor:
-    """The kernels' table for y as it is: times 1, plus 0."""
-    return torch.eye(6, 1).expand(6, channels).contiguous()
-
-
-def _walk(x: torch.Tensor, steps: int, **settings: torch.Tensor | float) -> bool:
+def _walk(x: torch.Tensor, steps: int, **fields: torch.Tensor | float) -> bool:
     """Do the steps with the C kernels, if they are there and take x."""
     if x.dtype not in native.TYPES or not native.library():
         return False
-    free = {"low": -math.inf, "high": math.inf, "table": _no_norm(x.shape[1])}
-    native.library().simam_walk(native.job(x, **free, **settings), steps)
+    native.library().simam_walk(native.job(x, low=-math.inf, high=math.inf, **fields), steps)
     return True
 
 

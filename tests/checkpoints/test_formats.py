@@ -135,6 +135,8 @@ def test_other_files_are_refused_in_one_line(tmp_path, content, words):
 def test_what_is_no_file_is_said(tmp_path):
     assert refusal(tmp_path / "none.pth") == "checkpoint FILE does not exist"
     assert refusal(tmp_path) == "checkpoint FILE is a folder; name a file in it"
+    os.mkfifo(tmp_path / "pipe")
+    assert refusal(tmp_path / "pipe") == "checkpoint FILE is no regular file"
     (tmp_path / "memory").symlink_to("/proc/self/mem")  # can be opened, and not read
     assert refusal(tmp_path / "memory") == "can't read checkpoint FILE: Input/output error"
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
@@ -167,6 +169,16 @@ def test_changed_bytes_end_in_weights_or_a_checkpoint_error(tmp_path):
         (tmp_path / "b.pth").write_bytes(changed)
         with contextlib.suppress(CheckpointError):  # nothing else may come out
             Checkpoint(str(tmp_path / "b.pth")).weights  # noqa: B018 (a property)
+
+
+def test_a_weight_that_was_changed_on_disk_is_noticed(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save(WEIGHTS, path)
+    data, weight = path.read_bytes(), WEIGHTS["conv.weight"].numpy().tobytes()
+    assert data.count(weight) == 1
+    path.write_bytes(data.replace(weight, bytes(len(weight))))
+    assert torch.load(path)["conv.weight"].count_nonzero() == 0  # PyTorch itself would not
+    assert "is damaged: the check sum of" in refusal(path)
 
 
 def test_zip_bomb_is_not_opened(tmp_path):

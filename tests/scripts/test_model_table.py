@@ -15,12 +15,11 @@ def test_every_network_has_two_rows_of_its_own_size(monkeypatch, capsys):
         "resnet18": "1,000 | 11,689,512 | 11.69 M | 1.82 G | 1.82 G",
         "resnet50d": "1,000 | 25,576,264 | - | 4.35 G | -",
     }
-    assert lines.keys() <= set(list_models()) == set(model_table.list_models())
+    assert lines.keys() <= set(list_models())
     monkeypatch.setattr(model_table, "list_models", lambda: list(lines))
     assert model_table.main([]) == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head == (
-        "| network | attention | classes | parameters | paper's parameters | FLOPs | paper's FLOPs |"
-    )
+    names = ["classes", "parameters", "paper's parameters", "FLOPs", "paper's FLOPs"]
+    assert head == f"| network | attention | {' | '.join(names)} |"
     attentions = ("none", "simam")
     assert rows == [f"| {name} | {a} | {row} |" for name, row in lines.items() for a in attentions]

@@ -347,6 +347,13 @@ def test_table4_run_starts_what_is_missing(tmp_path, monkeypatch, capfd):
     assert "trains " not in capfd.readouterr().out.replace("--run trains", "")
 
 
+def test_table4_needs_no_package_that_mmdetections_environment_has_not(tmp_path):
+    code = "import sys; sys.modules.update(dict.fromkeys(('torchvision', 'tensorboard', 'thop')))"
+    code += "; from scripts import reproduce; sys.exit(reproduce.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "table4", "--ckpt", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
 needs_no_mmdet = pytest.mark.skipif(find_spec("mmdet") is not None, reason="mmdetection is here")
 
 

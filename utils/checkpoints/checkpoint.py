@@ -22,6 +22,8 @@ AVERAGE = "state_dict_ema"
 PLACES = ("state_dict", "model", AVERAGE)
 # the lambda of the published ImageNet networks, and the paper's on CIFAR
 PUBLISHED_LAMBDA, CIFAR_LAMBDA = 0.1, 1e-4
+# a file that says more of itself is not believed
+MOST_CLASSES, LARGEST_IMAGE = 2**20, 4096
 
 
 class Recognised(NamedTuple):
@@ -78,9 +80,11 @@ class Checkpoint:
         """What a file of ours says of its network; None without a word that is known."""
         kinds = {"arch": str, "attention": str, "attention_param": int | float | None}
         kinds["num_classes"] = int
-        if all(isinstance(self.content.get(name, ...), kind) for name, kind in kinds.items()):
+        said = {name: self.content.get(name, ...) for name in kinds}
+        plain = all(isinstance(said[name], kind) for name, kind in kinds.items())
+        if plain and 0 < said["num_classes"] <= MOST_CLASSES:
             with suppress(UsageError):  # an attention that there is not
-                return Network(**{name: self.content[name] for name in kinds})
+                return Network(**said)
         return None
 
     @property
@@ -99,7 +103,11 @@ class Checkpoint:
         if not isinstance(said, Mapping) or said.keys() != kinds.keys():
             said = {}
         if said and all(isinstance(said[name], kind) for name, kind in kinds.items()):
-            return Preparation(**said)
+            prepared = Preparation(**said)
+            sides = 0 < prepared.centre_crop <= prepared.shorter_side <= LARGEST_IMAGE
+            numbers = [*prepared.mean, *prepared.std]
+            if sides and len(numbers) == 6 and all(type(each) is float for each in numbers):
+                return prepared
         return CIFAR if arch.startswith("cifar_") else IMAGENET
 
     @property

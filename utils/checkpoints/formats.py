@@ -37,6 +37,8 @@ def read_file(path: str) -> Any:
         raise CheckpointError(f"checkpoint {path} is a folder; name a file in it")
     if not os.path.exists(path):
         raise CheckpointError(f"checkpoint {path} does not exist")
+    if not os.path.isfile(path):
+        raise CheckpointError(f"checkpoint {path} is no regular file")
     try:
         with open(path, "rb") as file:
             head = file.read(256)
@@ -48,7 +50,7 @@ def read_file(path: str) -> Any:
         if head[8:9] == b"{":
             return _read_safetensors(path)
         if head.startswith(b"PK"):
-            _refuse_compressed(path)
+            _check_archive(path)
         return _read_pickled(path)
     except CheckpointError:
         raise
@@ -76,10 +78,14 @@ def _read_pickled(path: str) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _refuse_compressed(path: str) -> None:
-    """torch.save stores without compression, so a file that unpacks to more is no work of its."""
+def _check_archive(path: str) -> None:
+    """torch.save stores without compression, so a file that unpacks to more is no work of its; and
+    it notes check sums, which PyTorch does not look at."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
+        damaged = None if unpacked > os.path.getsize(path) else archive.testzip()
+    if damaged:
+        raise CheckpointError(f"checkpoint {path} is damaged: the check sum of {damaged} is wrong")
     size = os.path.getsize(path)
     if unpacked > size:
         raise CheckpointError(
@@ -111,11 +117,22 @@ def _foreign_classes(path: str, error: Exception) -> list[str]:
     return re.findall(r"GLOBAL ([\w.]+) ", str(error))  # in the older format, the first alone
 
 
-def save_atomically(content: Any, path: str, previous: str | None = None) -> None:
-    """`write_atomically` of `content` in torch.save's format."""
+def to_bytes(content: Any) -> bytes:
+    """Plain values and tensors as `from_bytes` takes them."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(buffer.getbuffer(), path, previous)
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes) -> Any:
+    """What `to_bytes` was given; nothing in `data` is run."""
+    with torch.serialization.safe_globals(HARMLESS):
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def save_atomically(content: Any, path: str, previous: str | None = None) -> None:
+    """`write_atomically` of `content` in torch.save's format."""
+    write_atomically(to_bytes(content), path, previous)
 
 
 def write_weights(

@@ -6,7 +6,10 @@ decoder; so the decoders differ by pixels only.
 
 import io
 import math
+import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import NamedTuple
 
@@ -26,6 +29,10 @@ except ImportError:
     simplejpeg = None
 
 
+# of `IMAGE_ENDINGS`: Pillow knows others, for some of which it starts programs
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+
+
 class Crop(NamedTuple):
     """A part of an image, in pixels."""
 
@@ -43,8 +50,8 @@ class PillowImage:
 
     def __init__(self, data: bytes):
         try:
-            with Image.open(io.BytesIO(data)) as file:
-                self.image = file.convert("L" if file.mode == "L" else "RGB")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+                self.image = _eight_bits(file)
         except UnidentifiedImageError:
             # Pillow's own message names the buffer
             raise UnidentifiedImageError("no image" if data else "empty file") from None
@@ -57,6 +64,32 @@ class PillowImage:
         resized = cropped.resize((width, height), Image.Resampling.BILINEAR)
         return pil_to_tensor(resized.convert("RGB"))
 
+    def part_of_resized(self, height: int, width: int, part: Crop) -> torch.Tensor:
+        """What `resized` of the whole image has at `part`, without the rest of it."""
+        across, down = self.width / width, self.height / height
+        box = (
+            part.left * across,
+            part.top * down,
+            (part.left + part.width) * across,
+            (part.top + part.height) * down,
+        )
+        bilinear = Image.Resampling.BILINEAR
+        return pil_to_tensor(
+            self.image.resize((part.width, part.height), bilinear, box).convert("RGB")
+        )
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey or RGB of 8 bits; of grey in 16 bits the upper 8, which Pillow would cut off at 255.
+
+    Raises ValueError for floats, whose white nobody knows.
+    """
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; convert it to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("L" if image.mode == "L" else "RGB")
+
 
 class TurboImage:
     """A JPEG with the usual three components, decoded by libjpeg-turbo when its pixels are asked.
@@ -68,7 +101,9 @@ class TurboImage:
     def __init__(self, data: bytes):
         self.data = data
         self.height, self.width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-        if colours != "YCbCr" or not data.endswith(b"\xff\xd9"):
+        plain = colours == "YCbCr" and data.endswith(b"\xff\xd9")
+        too_large = self.height * self.width > Image.MAX_IMAGE_PIXELS
+        if not plain or too_large or is_strip(self.height, self.width):
             raise ValueError("not a plain JPEG")
 
     def resized(self, crop: Crop, height: int, width: int) -> torch.Tensor:
@@ -129,13 +164,13 @@ def open_image(path: str, backend: str) -> PillowImage | TurboImage:
 
     Raises whatever Pillow raises for what it can't read: almost anything.
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("no regular file")
     with open(path, "rb", buffering=0) as file:
         data = file.readall()
     if backend == "turbo":
-        try:
+        with suppress(Exception):  # simplejpeg raises almost anything for a damaged header
             return TurboImage(data)
-        except ValueError:
-            pass
     return PillowImage(data)
 
 
@@ -197,8 +232,16 @@ class EvalTransform:
     def __call__(self, image: PillowImage | TurboImage, _rng: Random | None = None) -> torch.Tensor:
         least = min(image.height, image.width)
         height, width = (self.shorter * side // least for side in (image.height, image.width))
+        if is_strip(image.height, image.width):
+            top, left = (round((side - self.size) / 2) for side in (height, width))
+            return image.part_of_resized(height, width, Crop(top, left, self.size, self.size))
         whole = Crop(0, 0, image.height, image.width)
         return center_crop(image.resized(whole, height, width), [self.size])
+
+
+def is_strip(height: int, width: int) -> bool:
+    """Whether an image is so long that all of it, resized, would take gigabytes."""
+    return max(height, width) > 32 * min(height, width)
 
 
 def load_image(path: str, preparation: Preparation) -> torch.Tensor:

@@ -4,7 +4,8 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -27,11 +28,30 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_ENDINGS)
 
 
-def walk(folder: str, endings: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    """`folder` and every folder below it, with the files in it that end so, in any case of
-    letters; links are followed, and all is sorted as torchvision's ImageFolder does it."""
-    for place, _, names in sorted(os.walk(folder, followlinks=True)):
-        yield place, sorted(name for name in names if name.lower().endswith(endings))
+def is_data(name: str) -> bool:
+    """Whether a file or folder is the user's own, by its name: what systems and editors leave,
+    such as .ipynb_checkpoints, ._cat.jpg, @eaDir and __MACOSX, is not."""
+    return not name.startswith((".", "@eaDir", "__MACOSX"))
+
+
+def walk(
+    folder: str, endings: tuple[str, ...], seen: Iterable[str] = ()
+) -> Iterator[tuple[str, list[str]]]:
+    """`folder` and every folder below it, with the data files in it that end so, in any case of
+    letters, sorted as torchvision's ImageFolder does it.
+
+    Links are followed, to each real folder once, and to none of those `seen` elsewhere.
+    """
+    for place, names in sorted(_visit(folder, {*seen, os.path.realpath(folder)})):
+        yield place, sorted(n for n in names if is_data(n) and n.lower().endswith(endings))
+
+
+def _visit(folder: str, seen: set[str]) -> Iterator[tuple[str, list[str]]]:
+    for place, folders, names in os.walk(folder, followlinks=True):
+        below = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders)}
+        folders[:] = [name for name, real in below.items() if is_data(name) and real not in seen]
+        seen.update(below[name] for name in folders)
+        yield place, names
 
 
 class Paths(Sequence[str]):
@@ -57,6 +77,10 @@ class Listing(NamedTuple):
     classes: list[str]
     paths: Sequence[str]
     targets: np.ndarray
+
+    def checksum(self) -> str:
+        """What other names, or another order of them, would change."""
+        return f"{zlib.crc32(self.targets, zlib.crc32(self.paths.names)):08x}"
 
 
 def list_images(root: str, split: str) -> Listing:
@@ -120,10 +144,12 @@ def check_same_classes(train: Listing, val: Listing) -> None:
 def _list(folder: str) -> Listing:
     """The images in `folder`/<class>; many of them are remembered."""
     started = time.time_ns()
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and is_data(e.name))
+    # a link from one class to another, or to all of them, would count images twice
+    roots = {os.path.realpath(os.path.join(folder, name)) for name in [".", *classes]}
     folders, names, targets = ["."], [], []
     for target, name in enumerate(classes):
-        for place, found in walk(os.path.join(folder, name), IMAGE_ENDINGS):
+        for place, found in walk(os.path.join(folder, name), IMAGE_ENDINGS, roots):
             folders.append(os.path.relpath(place, folder))
             names += [os.fsencode(os.path.join(folders[-1], image)) for image in found]
             targets += [target] * len(found)

@@ -18,13 +18,17 @@ import torch.distributed.nn
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ..checkpoints.formats import from_bytes, to_bytes
 from ..config import Machine
 from ..errors import UsageError
 from .memory import keep_freed_memory
 
 # How long a process waits for the others, which may be saving or reading from a slow disk. A
-# process that dies is noticed at once; only a machine that falls silent takes this long.
+# process that dies is noticed at once; only a machine that falls silent takes this long. A program
+# may set another before it calls `start`.
 TIMEOUT = timedelta(minutes=10)
+# the environment's name for the file by which `launch`'s processes find each other
+STORE = "SIMAM_STORE"
 
 
 class Replicas(DataParallel):
@@ -93,11 +97,17 @@ class Dist(NamedTuple):
         self.largest(0)
 
     def from_main(self, make: Callable[[], Any]) -> Any:
-        """What `make()` returns in the main process, in every process; the others don't call it."""
-        values = [make() if self.is_main else None]
-        if self.world > 1:
-            torch.distributed.broadcast_object_list(values)
-        return values[0]
+        """What `make()` returns in the main process, in every process; the others don't call it.
+
+        Plain values and tensors, so that nothing which another machine sends is ever run.
+        """
+        if self.world == 1:
+            return make()
+        data = to_bytes(make()) if self.is_main else b""
+        (size,) = self.largest(len(data))
+        sent = torch.frombuffer(bytearray(data or size), dtype=torch.uint8)
+        torch.distributed.broadcast(sent, 0)
+        return from_bytes(sent.numpy().tobytes())
 
     def check_same(self, settings: Mapping[str, Any]) -> None:
         """Raise UsageError where this process's `settings` are not the main one's."""
@@ -268,6 +278,8 @@ def _own_store(rank: int, world: int) -> torch.distributed.Store:
     their successors (pytorch issue 135712). Here the first process makes up a name and confirms
     to each of the others that it is alive. Raises UsageError where they don't all come.
     """
+    if STORE in os.environ:
+        return torch.distributed.FileStore(os.environ[STORE], world)
     store, *_ = next(torch.distributed.rendezvous("env://", timeout=TIMEOUT))
     token, end = uuid.uuid4().hex, time.monotonic() + TIMEOUT.total_seconds()
     if rank == 0:

@@ -12,7 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ..config import Machine
-from .dist import choose_devices
+from .dist import STORE, choose_devices
 
 
 def processes_to_start(machine: Machine) -> int:
@@ -33,18 +33,24 @@ def launch(command: list[str], processes: int) -> int:
     signal when stopped. SIGINT, SIGTERM and SIGUSR1 are passed on.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(os.cpu_count() // processes, 1)))
+    # one machine: nobody else may reach the processes, or what they agree by
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ[name] = "lo"
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     # until they are killed, for finishing a step and saving
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")
     logging.disable(logging.CRITICAL)  # the launcher's own account, in the place of one line
     signal.signal(signal.SIGUSR1, _pass_on)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:  # which nobody else may enter
+        os.environ[STORE] = os.path.join(folder, "store")
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=processes,
             run_id="main_imagenet",
             rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
+            rdzv_endpoint=os.path.join(folder, "rendezvous"),
+            rdzv_configs={"store_type": "file"},
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )

@@ -11,6 +11,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST = 2**31 - 1
 
 
+# what libraries say of it, in errors of their own
+GPU_WORDS = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+CPU_WORDS = ("DefaultCPUAllocator", "Cannot allocate memory")
+
+
 def keep_freed_memory() -> None:
     """Let large tensors take the memory of those freed before.
 
@@ -42,9 +47,9 @@ def lack_of_memory(error: Exception, needs_less: str) -> str | None:
             f"{lost}; the system kills what it has no memory for: fewer workers (-j) or a smaller "
             "-b needs less"
         )
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in GPU_WORDS):
         place = "GPU"
-    elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+    elif isinstance(error, MemoryError) or any(words in str(error) for words in CPU_WORDS):
         place = "CPU"
     else:
         return None

@@ -5,6 +5,7 @@ import functools
 import multiprocessing.util  # registers its exit handler before `kill_workers_at_exit` does
 import os
 import signal
+import sys
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -51,6 +52,17 @@ class StopRequest:
         if self.noted and self.launcher and kind not in (None, Stopped):
             # the launcher ends the job because another process failed, and this one with it
             os.kill(os.getpid(), self.noted)
+
+
+def end_when_asked() -> None:
+    """Until there is something to save: SIGTERM, and SIGUSR1 ahead of it, end the process."""
+
+    def end(_signum: int, _frame) -> None:
+        print("stopped before the training began", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, end)
 
 
 def leave_to_parent(_worker: int) -> None:

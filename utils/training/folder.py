@@ -1,7 +1,10 @@
 """A run folder's checkpoints, and which of them a run goes on from."""
 
+import json
 import os
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..checkpoints import Checkpoint, CheckpointError
 from ..errors import UsageError
@@ -16,6 +19,15 @@ class Found(NamedTuple):
 
     checkpoint: Checkpoint | None
     notes: list[str]
+
+    def plain(self) -> tuple:
+        """As plain values and tensors, which `of` takes: for the other processes."""
+        checkpoint = self.checkpoint
+        return (checkpoint.path, checkpoint.file, self.notes) if checkpoint else (None, 0, [])
+
+    @classmethod
+    def of(cls, path: str | None, file: Any, notes: list[str]) -> "Found":
+        return cls(Checkpoint(path, file) if path else None, notes)
 
 
 NOTHING = Found(None, [])
@@ -42,6 +54,20 @@ def find_checkpoint(resume: str | None, folder: str) -> Found:
             f"{folder} already holds a run; go on with --resume auto, or give another --ckpt"
         )
     return Found(Checkpoint(resume) if resume else None, [])
+
+
+def changed_options(folder: str, settings: Mapping[str, Any]) -> list[str]:
+    """A line on the options in which `settings` are not those of the run in `folder`, if any."""
+    try:
+        old = json.loads(Path(folder, "args.json").read_text())
+    except (OSError, ValueError):
+        return []
+    changed = [
+        f"--{name.replace('_', '-')} {value} (was {old[name]})"
+        for name, value in settings.items()
+        if name in old and old[name] != value and name not in ("resume", "ckpt", "device")
+    ]
+    return [f"changed     {', '.join(changed)}"] if changed else []
 
 
 def _first_whole(paths: list[str], folder: str) -> Found:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ..data.batches import EvalBatches, TrainBatches
 from ..disk import append_line, read_entries, write_atomically
 from ..errors import UsageError
+from ..processes.lock import FolderLock
 
 
 class RunLog:
@@ -37,7 +38,7 @@ class RunLog:
     ):
         self.quiet, self.folder, self.settings = quiet, folder, dict(settings or {})
         self.failed: set[str] = set()
-        self.tensorboard = None
+        self.tensorboard = self.lock = None
         if folder and not quiet:
             try:
                 self._open(first_epoch)
@@ -46,6 +47,7 @@ class RunLog:
 
     def _open(self, first_epoch: int) -> None:
         os.makedirs(self.folder, exist_ok=True)
+        self.lock = FolderLock(self.folder)
         settings = json.dumps(self.settings, indent=2)
         write_atomically(settings.encode(), os.path.join(self.folder, "args.json"))
         self._forget_from(first_epoch)
@@ -137,6 +139,8 @@ class RunLog:
 
     def close(self) -> None:
         self._show(SummaryWriter.close)
+        if self.lock:
+            self.lock.release()
 
 
 def _leave_writers_errors_to_the_next_call() -> None:

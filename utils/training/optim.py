@@ -56,6 +56,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], p
             f"checkpoint {path} was trained with another --optimizer or --no-wd-norm-bias; "
             "go on with the same"
         )
+    _check_state(optimizer, state, path)
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
@@ -65,6 +66,20 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], p
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     _begin_momentum(optimizer)
+
+
+def _check_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: str) -> None:
+    """Raise CheckpointError for a value that a fused update would write beyond the end of."""
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            shape = () if name == "step" else parameters[index].shape
+            fits = isinstance(value, torch.Tensor) and value.shape == shape
+            if value is not None and not (fits and value.is_floating_point()):
+                raise CheckpointError(
+                    f"checkpoint {path} is damaged: its optimizer's {name} of weight {index} is no "
+                    f"tensor of {tuple(shape)} floats; to start anew from its weights: --weights"
+                )
 
 
 class MovingAverage(AveragedModel):

@@ -26,7 +26,7 @@ from .compiling import warm_up
 from .complexity import count_flops, count_parameters
 from .engine import DTYPES, Learner, Precision, train_one_epoch
 from .evaluation import accuracy_line, evaluate_with_progress
-from .folder import BEST, LATEST, NOTHING, PREVIOUS, Found
+from .folder import BEST, LATEST, NOTHING, PREVIOUS, Found, changed_options
 from .log import Progress, RunLog
 from .metrics import Totals
 from .optim import MovingAverage, load_optimizer, make_optimizer
@@ -35,7 +35,7 @@ from .schedule import lr_at
 from .state import DataFacts, State, facts_of
 
 # what must be the same for a run to go on within an epoch
-WITHIN_EPOCH = ("seed", "batch_size", "images", "decoder")
+WITHIN_EPOCH = ("seed", "batch_size", "images", "checksum", "decoder")
 GOES_ON = "the same command with --resume auto goes on"
 
 
@@ -85,8 +85,8 @@ class Run:
             self._go_on(checkpoint)
             where = f"epoch {self.epoch + 1}, step {self.step + 1}"
             notes = notes + [f"resumed     {checkpoint.path}: {where}"]
-        self.notes = notes
         settings = config.options | asdict(config.network) | {"images": data.images}
+        self.notes = notes + (changed_options(config.folder, settings) if checkpoint else [])
         self.log = RunLog(config.folder, not dist.is_main, self.epoch, settings)
 
     def _new_learner(self) -> Learner:
@@ -118,7 +118,7 @@ class Run:
         if said["classes"] != self.data.classes:
             raise checkpoint.refusal("was trained on other class folders")
         for name in WITHIN_EPOCH if state.step else ():
-            if said[name] != self.facts[name]:
+            if said.get(name, self.facts[name]) != self.facts[name]:
                 raise checkpoint.refusal(
                     f"stands within epoch {state.epoch} with {name} {said[name]}, "
                     f"this run has {self.facts[name]}; go on with the same"

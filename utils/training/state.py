@@ -1,6 +1,7 @@
 """What a checkpoint of a run holds besides the weights, for the training to go on from any step."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -40,6 +41,37 @@ def facts_of(config: Config, data: DataFacts) -> dict[str, Any]:
     }
 
 
+def _counts(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and not math.isnan(value)
+
+
+def _mapping(*names: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Mapping) and value.keys() >= {*names}
+
+
+def _random_state(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype is torch.uint8 and value.dim() == 1
+
+
+# what each entry of a `State` must be, in a file that anybody may have made
+FITS = {
+    "epoch": _counts,
+    "step": _counts,
+    "best_acc1": _number,
+    "seconds": _number,
+    "counters": lambda value: _mapping(*Totals.NAMES)(value) and all(map(_number, value.values())),
+    "optimizer": _mapping("state", "param_groups"),
+    "scaler": _mapping(),
+    "rng": _random_state,
+    "cuda_rng": lambda value: value is None or _random_state(value),
+    "ema_updates": _counts,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class State:
     """Where a training stands: epochs done, steps of the current one, the best top-1 (percent),
@@ -69,6 +101,12 @@ class State:
         if len(content.get("sums", ())) == len(Totals.NAMES):
             content["counters"] = dict(zip(Totals.NAMES, content["sums"], strict=True))
         known = {each.name: content[each.name] for each in fields(cls) if each.name in content}
+        odd = [name for name, value in known.items() if not FITS[name](value)]
+        if odd:
+            raise checkpoint.refusal(
+                f"is damaged: its {odd[0]} is no such thing; to start a new training from its "
+                f"weights: --weights {checkpoint.path}"
+            )
         if {each.name for each in fields(cls)} - known.keys() - {"ema_updates"}:
             raise checkpoint.refusal(
                 "holds weights but no training state; "
