@@ -80,7 +80,9 @@ def test_two_faults_at_once():
 
 
 @pytest.mark.parametrize(
-    "copy", [SimAM, SimAM(0.1), SimAM(e_lambda=0.03), simam, simam_formula], ids=str
+    "copy",
+    [SimAM, SimAM(0.1), SimAM(e_lambda=0.03), simam, simam_formula],
+    ids=["class", "0.1", "0.03", "operator", "formula"],
 )
 def test_ours_is_right(copy):
     assert check(copy) == []
