@@ -28,6 +28,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import distributed, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 from . import native
@@ -231,17 +232,20 @@ def _is_traced() -> bool:
         torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
+        or forward_ad._current_level >= 0
         or _has_any_global_hook()
     )
 
 
-def _fits(x, attention, norm, act, residual) -> bool:
+def _fits(x, attention, norm, act, residual, between) -> bool:
     """Whether the operator can take the modules' place."""
     if type(attention) is not SimAM or type(norm) not in NORMS or type(act) not in RANGES:
         return False
     if type(x) is not torch.Tensor or x.device.type not in FUSED or x.dtype not in NARROW:
         return False
-    if not all(_is_bare(each) for each in (attention, norm, act) if each is not None):
+    if type(between) not in (nn.Identity, type(None)):
+        return False
+    if not all(_is_bare(each) for each in (attention, norm, act, between) if each is not None):
         return False
     if _is_traced() or x.dim() != 4 or x.shape[1] != norm.num_features:
         return False
@@ -266,16 +270,18 @@ def simam_norm_act(
     norm: nn.Module,
     act: nn.Module | None = None,
     residual: torch.Tensor | None = None,
+    between: nn.Module | None = None,
 ) -> torch.Tensor:
-    """`act(norm(attention(x)) + residual)`: a block's end behind its 3x3 convolution.
+    """`act(between(norm(attention(x))) + residual)`: what a block does behind a convolution.
 
     x, residual: (N, C, H, W) -> same shape, dtype and memory format. One operator where the modules
-    are exactly SimAM, BatchNorm2d or SyncBatchNorm, and ReLU, ReLU6 or None, nothing but their
-    forward is to be called (no hooks, no tracing), and `FUSED` names x's device; else the modules
-    one by one, whatever they are. It leaves the norm's running statistics as the modules do.
+    are exactly SimAM, BatchNorm2d or SyncBatchNorm, ReLU, ReLU6 or None, and Identity or None,
+    nothing but their forward is to be called (no hooks, no tracing), and `FUSED` names x's device;
+    else the modules one by one, whatever they are. The norm's running statistics become the same.
     """
-    if torch.compiler.is_compiling() or not _fits(x, attention, norm, act, residual):
+    if torch.compiler.is_compiling() or not _fits(x, attention, norm, act, residual, between):
         y = norm(attention(x))
+        y = y if between is None else between(y)
         y = y if residual is None else y + residual
         return y if act is None else act(y)
     layer = _Layer(attention.e_lambda, norm, act)
