@@ -24,6 +24,7 @@ OPTIONS = """
 
 def test_options_are_frozen(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")  # breaks no line
+    monkeypatch.setattr("sys.argv", ["main_imagenet.py"])
     with pytest.raises(SystemExit):
         main_imagenet.main(["--help"])
     said = capsys.readouterr().out
