@@ -83,9 +83,11 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     state = create_model("cifar_resnet20", num_classes=10).state_dict()
     torch.save(state, folder / "ten.pth")
+    torch.save(state | {"fc.bias": torch.full((10,), torch.nan)}, folder / "nan.pth")
     (folder / "cut.pth").write_bytes((folder / "ten.pth").read_bytes()[:100_000])
     (folder / "text.pth").write_text("hello\n")
     (folder / "empty.pth").touch()
+    (folder / "names.txt").write_text("\n".join(map(str, range(10))))
     torch.save(create_model("cifar_resnet32", num_classes=3).state_dict(), folder / "r32.pth")
     return folder
 
@@ -118,6 +120,10 @@ BAD = {
     "other class count": (
         "{data} --weights {weights}/ten.pth -e --num-classes 3",
         r"2 mis-shaped \(fc.weight \(10, 64\) for \(3, 64\)",
+    ),
+    "no number": (
+        "{data} -e --weights {weights}/nan.pth --class-names {weights}/names.txt",
+        "nan.pth makes outputs that are not finite",
     ),
     "other network": (
         "{data} -e --resume {weights}/r32.pth",

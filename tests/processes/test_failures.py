@@ -26,7 +26,8 @@ def fails_within_a_minute(job) -> int:
 @pytest.mark.slow
 def test_killed_process_ends_the_job(digits, tmp_path):
     words = command(digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j2")
-    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path).after_steps(STEPS + 1) as job:
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
+        job.after_steps(STEPS + 1)
         os.kill(job.ranks()[1], signal.SIGKILL)
         assert fails_within_a_minute(job) == 128 + signal.SIGKILL
         assert job.last_line().startswith("error: rank 1: killed by SIGKILL")
@@ -41,7 +42,8 @@ def test_bad_image_of_one_process_ends_the_job(digits, tmp_path):
     bad = data / "val" / "1" / "001.png"  # the sixth of the listing, so rank 1's
     bad.write_bytes(b"no image")
     words = command(data, tmp_path / "ckpts", "--gpu=-1,-1")
-    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path).after_steps(1) as job:
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
+        job.after_steps(1)
         assert fails_within_a_minute(job) == 2
         (line,) = job.err.read_text().splitlines()
         assert line.startswith(f"error: rank 1: can't decode image {bad}")
@@ -64,7 +66,8 @@ def test_exception_in_one_process_ends_the_job(digits, tmp_path):
 @pytest.mark.slow
 def test_lost_worker_of_one_process_ends_the_job(digits, tmp_path):
     words = command(digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j2")
-    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path).after_steps(2) as job:
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
+        job.after_steps(2)
         victim = job.ranks()[1]
         worker = next(pid for pid in job.alive() if parent_of(pid) == victim)
         os.kill(worker, signal.SIGKILL)
