@@ -31,12 +31,13 @@ from torch import distributed, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
+from . import fused_cpu as kernels
 from . import native
 from .simam import NARROW, SimAM, simam_formula
 
-# The types of device where the operator takes the modules' place; a set that may be changed at any
-# time. SIMAM_FUSED=0 begins with none, SIMAM_FUSED=1 with CUDA too, where it has never been timed.
-FUSED = {"0": set(), "1": {"cpu", "cuda"}}.get(os.environ.get("SIMAM_FUSED", ""), {"cpu"})
+# The types of device where the operator takes the modules' place, a set that may be changed at any
+# time: none, since its speed in whole networks has yet to be measured; SIMAM_FUSED=1: the CPU.
+FUSED = {"cpu"} if os.environ.get("SIMAM_FUSED") == "1" else set()
 
 # what an activation keeps of z
 RANGES = {nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0), type(None): (-math.inf, math.inf)}
@@ -76,17 +77,6 @@ class _Layer(NamedTuple):
 
     def with_statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> Norm:
         return Norm(mean, variance, self.norm.weight, self.norm.bias, self.norm.eps)
-
-
-def _kernels(x: torch.Tensor):
-    """The module that does the walks where x is."""
-    if x.is_cuda:
-        from . import fused_triton
-
-        return fused_triton
-    from . import fused_cpu
-
-    return fused_cpu
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
@@ -136,7 +126,7 @@ class _Kept(NamedTuple):
 
 def _forward(x, residual, layer: _Layer) -> tuple[torch.Tensor, _Kept]:
     """The result for dense x and residual of x's strides."""
-    kernels, module, kept_range = _kernels(x), layer.norm, RANGES[type(layer.act)]
+    module, kept_range = layer.norm, RANGES[type(layer.act)]
     if not layer.uses_batch:
         mean, variance = module.running_mean, module.running_var
         norm = layer.with_statistics(mean, variance)
@@ -156,7 +146,7 @@ def _forward(x, residual, layer: _Layer) -> tuple[torch.Tensor, _Kept]:
 
 def _backward(grad, x, kept: _Kept, norm: Norm, kept_range, group):
     """dx, and the gradients of gamma and beta, for dense x and grad of x's strides."""
-    kernels, stats = _kernels(x), kept.stats
+    stats = kept.stats
     if kept.count is None:
         dx, sums = kernels.frozen_backward(grad, x, stats, norm, kept_range)
         beta, gamma = kernels.batch_gradients(x, sums)
@@ -261,7 +251,7 @@ def _fits(x, attention, norm, act, residual, between) -> bool:
         return False
     if type(norm) is nn.BatchNorm2d and x.numel() <= x.shape[1]:
         return False  # nothing, or one value per channel: what the modules say of it is said
-    return x.is_cuda or native.library() is not None
+    return native.library() is not None
 
 
 def simam_norm_act(
