@@ -61,5 +61,6 @@ step bench_simam.txt 190 "$PYTHON" scripts/bench_simam.py --device cuda \
 step bench_train.txt 110 "$PYTHON" scripts/bench_train.py resnet50 --device cuda --amp bf16 \
     --no-timm --steps 5 --rounds 5 --json "$out/bench_train.json"
 step gpu_tests.txt 50 "${pytest[@]}" tests/training/test_metrics.py \
-    tests/training/test_engine.py tests/processes/test_dist.py tests/data/test_loader.py
+    tests/training/test_engine.py tests/processes/test_dist.py tests/data/test_loader.py \
+    tests/data/test_normalise.py
 exit $status
