@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from .attentions import Attention, create_attention
+from .attentions import Attention, create_attention, simam_norm_act
 from .init import init_weights
 from .resnet import conv1x1, conv3x3, strided_shortcut
 
@@ -25,15 +25,26 @@ STAGES = (
 STRIDES = (2, 1, 2, 2, 2, 1, 2, 1)
 
 
-def conv_norm_act(conv: nn.Conv2d, attn_conv: nn.Module | None = None) -> nn.Sequential:
+class ConvNormAct(nn.Sequential):
     """Convolution, batch norm, ReLU6 under torchvision's indices; the slot has a name instead."""
-    layers = {
-        "0": conv,
-        "attn_conv": attn_conv or nn.Identity(),
-        "1": nn.BatchNorm2d(conv.out_channels),
-        "2": nn.ReLU6(inplace=True),
-    }
-    return nn.Sequential(OrderedDict(layers))
+
+    def __init__(self, conv: nn.Conv2d, attn_conv: nn.Module | None = None):
+        layers = {
+            "0": conv,
+            "attn_conv": attn_conv or nn.Identity(),
+            "1": nn.BatchNorm2d(conv.out_channels),
+            "2": nn.ReLU6(inplace=True),
+        }
+        super().__init__(OrderedDict(layers))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():  # no function takes modules there
+            for module in self:
+                x = module(x)
+            return x
+        else:
+            conv, attention, norm, act = self
+            return simam_norm_act(conv(x), attention, norm, act)
 
 
 class InvertedResidual(nn.Module):
@@ -57,11 +68,11 @@ class InvertedResidual(nn.Module):
     ):
         super().__init__()
         hidden = in_planes * expand
-        widen = [conv_norm_act(conv1x1(in_planes, hidden))] if project or expand != 1 else []
+        widen = [ConvNormAct(conv1x1(in_planes, hidden))] if project or expand != 1 else []
         depthwise = conv3x3(hidden, hidden, stride, groups=hidden)
         self.conv = nn.Sequential(
             *widen,
-            conv_norm_act(depthwise, attention(hidden, slot="conv")),
+            ConvNormAct(depthwise, attention(hidden, slot="conv")),
             conv1x1(hidden, out_planes),
             nn.BatchNorm2d(out_planes),
         )
@@ -95,13 +106,13 @@ class MobileNetV2(nn.Module):
         super().__init__()
         attend = partial(create_attention, attention, param=attention_param)
         first_stride, *stage_strides = strides
-        features = [conv_norm_act(conv3x3(3, 32, first_stride))]
+        features = [ConvNormAct(conv3x3(3, 32, first_stride))]
         in_planes = 32
         for (expand, planes, depth), stride in zip(STAGES, stage_strides, strict=True):
             for step in [stride] + [1] * (depth - 1):
                 features.append(InvertedResidual(in_planes, planes, step, expand, attend, project))
                 in_planes = planes
-        features.append(conv_norm_act(conv1x1(in_planes, 1280)))
+        features.append(ConvNormAct(conv1x1(in_planes, 1280)))
         self.features = nn.Sequential(*features)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(0.0), nn.Linear(1280, num_classes))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .attentions import Attention, create_attention
+from .attentions import Attention, create_attention, simam_norm_act
 from .init import init_weights
 
 
@@ -58,9 +58,14 @@ class BasicBlock(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.attn_block(self.bn2(self.attn_conv(self.conv2(y))))
-        return self.relu(y + self.downsample(x))
+        y = self.conv2(self.relu(self.bn1(self.conv1(x))))
+        rest = self.downsample(x)
+        if torch.jit.is_scripting():  # no function takes modules there
+            return self.relu(self.attn_block(self.bn2(self.attn_conv(y))) + rest)
+        else:
+            return simam_norm_act(
+                y, self.attn_conv, self.bn2, self.relu, rest, between=self.attn_block
+            )
 
 
 class Groups(NamedTuple):
@@ -106,8 +111,11 @@ class Bottleneck(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.attn_conv(self.conv2(y))))
+        y = self.conv2(self.relu(self.bn1(self.conv1(x))))
+        if torch.jit.is_scripting():  # no function takes modules there
+            y = self.relu(self.bn2(self.attn_conv(y)))
+        else:
+            y = simam_norm_act(y, self.attn_conv, self.bn2, self.relu)
         y = self.attn_block(self.bn3(self.conv3(y)))
         return self.relu(y + self.downsample(x))
 

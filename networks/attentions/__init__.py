@@ -8,6 +8,7 @@ from torch import nn
 
 from .cbam import CBAM
 from .eca import ECA
+from .fused import FUSED, simam_norm_act
 from .gc import GC
 from .names import unknown_name
 from .se import SE
@@ -19,6 +20,7 @@ __all__ = [
     "Attention",
     "CBAM",
     "ECA",
+    "FUSED",
     "GC",
     "SE",
     "SRM",
@@ -29,6 +31,7 @@ __all__ = [
     "list_attentions",
     "simam",
     "simam_module",
+    "simam_norm_act",
 ]
 
 

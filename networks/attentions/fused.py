@@ -28,14 +28,16 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import distributed, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
+from . import fused_cpu as kernels
 from . import native
 from .simam import NARROW, SimAM, simam_formula
 
-# The types of device where the operator takes the modules' place; a set that may be changed at any
-# time. SIMAM_FUSED=0 begins with none, SIMAM_FUSED=1 with CUDA too, where it has never been timed.
-FUSED = {"0": set(), "1": {"cpu", "cuda"}}.get(os.environ.get("SIMAM_FUSED", ""), {"cpu"})
+# The types of device where the operator takes the modules' place, a set that may be changed at any
+# time: none, since its speed in whole networks has yet to be measured; SIMAM_FUSED=1: the CPU.
+FUSED = {"cpu"} if os.environ.get("SIMAM_FUSED") == "1" else set()
 
 # what an activation keeps of z
 RANGES = {nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0), type(None): (-math.inf, math.inf)}
@@ -75,17 +77,6 @@ class _Layer(NamedTuple):
 
     def with_statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> Norm:
         return Norm(mean, variance, self.norm.weight, self.norm.bias, self.norm.eps)
-
-
-def _kernels(x: torch.Tensor):
-    """The module that does the walks where x is."""
-    if x.is_cuda:
-        from . import fused_triton
-
-        return fused_triton
-    from . import fused_cpu
-
-    return fused_cpu
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
@@ -135,7 +126,7 @@ class _Kept(NamedTuple):
 
 def _forward(x, residual, layer: _Layer) -> tuple[torch.Tensor, _Kept]:
     """The result for dense x and residual of x's strides."""
-    kernels, module, kept_range = _kernels(x), layer.norm, RANGES[type(layer.act)]
+    module, kept_range = layer.norm, RANGES[type(layer.act)]
     if not layer.uses_batch:
         mean, variance = module.running_mean, module.running_var
         norm = layer.with_statistics(mean, variance)
@@ -155,7 +146,7 @@ def _forward(x, residual, layer: _Layer) -> tuple[torch.Tensor, _Kept]:
 
 def _backward(grad, x, kept: _Kept, norm: Norm, kept_range, group):
     """dx, and the gradients of gamma and beta, for dense x and grad of x's strides."""
-    kernels, stats = _kernels(x), kept.stats
+    stats = kept.stats
     if kept.count is None:
         dx, sums = kernels.frozen_backward(grad, x, stats, norm, kept_range)
         beta, gamma = kernels.batch_gradients(x, sums)
@@ -231,17 +222,20 @@ def _is_traced() -> bool:
         torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
+        or forward_ad._current_level >= 0
         or _has_any_global_hook()
     )
 
 
-def _fits(x, attention, norm, act, residual) -> bool:
+def _fits(x, attention, norm, act, residual, between) -> bool:
     """Whether the operator can take the modules' place."""
     if type(attention) is not SimAM or type(norm) not in NORMS or type(act) not in RANGES:
         return False
     if type(x) is not torch.Tensor or x.device.type not in FUSED or x.dtype not in NARROW:
         return False
-    if not all(_is_bare(each) for each in (attention, norm, act) if each is not None):
+    if type(between) not in (nn.Identity, type(None)):
+        return False
+    if not all(_is_bare(each) for each in (attention, norm, act, between) if each is not None):
         return False
     if _is_traced() or x.dim() != 4 or x.shape[1] != norm.num_features:
         return False
@@ -257,7 +251,7 @@ def _fits(x, attention, norm, act, residual) -> bool:
         return False
     if type(norm) is nn.BatchNorm2d and x.numel() <= x.shape[1]:
         return False  # nothing, or one value per channel: what the modules say of it is said
-    return x.is_cuda or native.library() is not None
+    return native.library() is not None
 
 
 def simam_norm_act(
@@ -266,16 +260,18 @@ def simam_norm_act(
     norm: nn.Module,
     act: nn.Module | None = None,
     residual: torch.Tensor | None = None,
+    between: nn.Module | None = None,
 ) -> torch.Tensor:
-    """`act(norm(attention(x)) + residual)`: a block's end behind its 3x3 convolution.
+    """`act(between(norm(attention(x))) + residual)`: what a block does behind a convolution.
 
     x, residual: (N, C, H, W) -> same shape, dtype and memory format. One operator where the modules
-    are exactly SimAM, BatchNorm2d or SyncBatchNorm, and ReLU, ReLU6 or None, nothing but their
-    forward is to be called (no hooks, no tracing), and `FUSED` names x's device; else the modules
-    one by one, whatever they are. It leaves the norm's running statistics as the modules do.
+    are exactly SimAM, BatchNorm2d or SyncBatchNorm, ReLU, ReLU6 or None, and Identity or None,
+    nothing but their forward is to be called (no hooks, no tracing), and `FUSED` names x's device;
+    else the modules one by one, whatever they are. The norm's running statistics become the same.
     """
-    if torch.compiler.is_compiling() or not _fits(x, attention, norm, act, residual):
+    if torch.compiler.is_compiling() or not _fits(x, attention, norm, act, residual, between):
         y = norm(attention(x))
+        y = y if between is None else between(y)
         y = y if residual is None else y + residual
         return y if act is None else act(y)
     layer = _Layer(attention.e_lambda, norm, act)

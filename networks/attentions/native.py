@@ -93,7 +93,7 @@ def library() -> ctypes.CDLL | None:
         kernels = ctypes.CDLL(str(build()))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
-        cause = " ".join(said.split())[:300]
+        cause = " ".join(said.split())[-300:]
         warnings.warn(
             f"SimAM is computed by plain PyTorch, slower: no C compiler builds it ({cause})",
             stacklevel=2,

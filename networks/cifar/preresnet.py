@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from ..attentions import Attention, create_attention
+from ..attentions import Attention, create_attention, simam_norm_act
 from ..init import init_weights
 from ..resnet import conv1x1, conv3x3, make_stages
 from .resnet import block_and_depths
@@ -55,8 +55,11 @@ class PreBottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         active = self.relu(self.bn1(x))
-        y = self.relu(self.bn2(self.conv1(active)))
-        y = self.relu(self.bn3(self.attn_conv(self.conv2(y))))
+        y = self.conv2(self.relu(self.bn2(self.conv1(active))))
+        if torch.jit.is_scripting():  # no function takes modules there
+            y = self.relu(self.bn3(self.attn_conv(y)))
+        else:
+            y = simam_norm_act(y, self.attn_conv, self.bn3, self.relu)
         y = self.attn_block(self.conv3(y))
         return y + (x if self.shortcut is None else self.shortcut(active))
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from formula import assert_as_good_as_the_formula, differentiate
 from layouts import channels_last, contiguous, sliced, transposed
-from scipy.optimize import minimize
 from torch import nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
@@ -28,6 +27,8 @@ def test_the_papers_energy_is_minimal_where_the_docstring_says(seed, e_lambda):
     def energy(wb):
         w, b = wb
         return np.mean((-1 - (w * others + b)) ** 2) + (1 - (w * t + b)) ** 2 + e_lambda * w**2
+
+    from scipy.optimize import minimize  # a machine with a GPU may have no scipy
 
     found = minimize(energy, (0.0, 0.0), method="BFGS", options={"gtol": 1e-10})
     mu, variance = others.mean(), others.var()

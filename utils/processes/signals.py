@@ -58,7 +58,8 @@ def end_when_asked() -> None:
     """Until there is something to save: SIGTERM, and SIGUSR1 ahead of it, end the process."""
 
     def end(_signum: int, _frame) -> None:
-        print("stopped before the training began", file=sys.stderr)
+        if "TORCHELASTIC_RUN_ID" not in os.environ:  # a launcher says why it ends the others
+            print("stopped before the training began", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
 
     for number in (signal.SIGTERM, signal.SIGUSR1):

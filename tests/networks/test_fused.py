@@ -1,0 +1,424 @@
+"""SimAM, norm and activation as one operator against the modules in float64, and in every way that
+PyTorch can run it."""
+
+import copy
+import math
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from networks import create_model
+from networks.attentions import FUSED, SimAM, simam_norm_act
+from networks.attentions.simam import simam_formula
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPES = {
+    "ResNet's 56x56": (2, 16, 56, 56),
+    "14x14, channels for a part of the lanes": (3, 20, 14, 14),
+    "7x7, one channel more than the lanes": (4, 33, 7, 7),
+    "1x1: no variance": (3, 5, 1, 1),
+    "1x2": (5, 3, 1, 2),
+    "not square": (2, 3, 9, 31),
+    "primes": (3, 7, 13, 17),
+    "one channel": (4, 1, 8, 8),
+    "one image": (1, 6, 10, 10),
+    "several chunks": (2, 17, 33, 41),
+}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+# error allowed, relative to the norm of what is expected
+ALLOWED = {torch.float32: 2e-6, torch.bfloat16: 1.2e-2, torch.float16: 2e-3}
+ENDS = {
+    "ReLU": (nn.ReLU, False),
+    "ReLU6": (nn.ReLU6, False),
+    "no activation": (None, False),
+    "residual, ReLU": (nn.ReLU, True),
+    "residual, no activation": (None, True),
+}
+
+
+@pytest.fixture(autouse=True)
+def _switched_on():
+    before = set(FUSED)
+    FUSED.add("cpu")
+    yield
+    FUSED.intersection_update(before)
+
+
+def modules_in_double(x, attention, norm, act, residual):
+    y = norm(simam_formula(x, attention.e_lambda))
+    y = y if residual is None else y + residual
+    return y if act is None else act(y)
+
+
+def differentiate(function, maps, grad, modules):
+    """Output, gradients of the maps and of the norm, and the norm's buffers."""
+    attention, norm, act = modules
+    x, residual = (None if m is None else m.detach().requires_grad_() for m in maps)
+    norm.zero_grad()
+    out = function(x, attention, norm, act, residual)
+    out.backward(grad)
+    gradients = [t.grad for t in (x, residual, norm.weight, norm.bias) if t is not None]
+    return [out.detach(), *gradients, norm.running_mean, norm.running_var]
+
+
+def relative(found, expected):
+    return ((found.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
+
+
+def make_norm(channels, training=True, **options):
+    norm = nn.BatchNorm2d(channels, **options).train(training)
+    for weight in norm.parameters():
+        nn.init.normal_(weight)
+    if norm.running_var is not None:
+        norm.running_var.uniform_(0.5, 2)
+    return norm
+
+
+def check(shape, layout="contiguous", dtype=torch.float32, end="ReLU", norm=None, **options):
+    """Everything found is as near to float64 as it may be; options: mean, scale, e_lambda, times
+    (more than the usual error)."""
+    mean, scale = options.get("mean", 1), options.get("scale", 2)
+    act, has_residual = ENDS[end]
+    maps = [(torch.randn(shape) * scale + mean).to(dtype), None]
+    if has_residual:
+        maps[1] = torch.randn(shape).to(dtype)
+    maps = [None if m is None else m.contiguous(memory_format=LAYOUTS[layout]) for m in maps]
+    grad = torch.randn(shape).to(dtype)
+    attention, act = SimAM(e_lambda=options.get("e_lambda", 0.1)), act and act()
+    norm = norm or make_norm(shape[1])
+    exactly = copy.deepcopy(norm).double()
+    found = differentiate(simam_norm_act, maps, grad, (attention, norm, act))
+    assert found[0].dtype == dtype
+    assert found[0].stride() == maps[0].stride()
+    in_double = [None if m is None else m.double() for m in maps]
+    modules = (attention, exactly, act)
+    expected = differentiate(modules_in_double, in_double, grad.double(), modules)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative(ours, theirs) <= ALLOWED[dtype] * options.get("times", 1)
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("training", [True, False], ids=["training", "frozen"])
+@pytest.mark.parametrize("dtype", ALLOWED, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_end_in_every_type(layout, dtype, training, end):
+    check((3, 20, 9, 11), layout, dtype, end, make_norm(20, training))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "frozen"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_every_shape(shape, layout, training):
+    check(shape, layout, end="ReLU6", norm=make_norm(shape[1], training))
+
+
+HARD = {
+    "mean 300: what float32 leaves of the values": {"mean": 300, "times": 200},
+    "lambda 1e-4": {"e_lambda": 1e-4},
+    "tiny variances": {"scale": 1e-3, "mean": 0, "times": 5},
+    "large values": {"scale": 1e4},
+}
+
+
+@pytest.mark.parametrize("options", HARD.values(), ids=HARD)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_hard_values(layout, options):
+    check((4, 20, 14, 14), layout, **options)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gamma_of_zero_and_below(layout):
+    norm = make_norm(6)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0, -1, 0, 2, -0.5, 1.0]))
+        norm.bias.copy_(torch.tensor([0, 1, 0.5, -1, 0, 0.0]))  # the first: z = 0, no gradient
+    check((3, 6, 9, 9), layout, norm=norm)
+
+
+NORMS = {
+    "no weights": {"affine": False},
+    "no running statistics": {"track_running_stats": False},
+    "cumulative average": {"momentum": None},
+    "another momentum and epsilon": {"momentum": 0.3, "eps": 0.1},
+}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("options", NORMS.values(), ids=NORMS)
+def test_norms(options, training):
+    """Two steps, as the modules do them."""
+    ours, theirs = make_norm(8, **options), None
+    theirs = copy.deepcopy(ours)
+    attention, act = SimAM(e_lambda=0.1), nn.ReLU()
+    ours.train(training), theirs.train(training)
+    for _ in range(2):
+        x = torch.randn(4, 8, 9, 9)
+        expected = act(theirs(attention(x)))
+        torch.testing.assert_close(simam_norm_act(x, attention, ours, act), expected)
+    torch.testing.assert_close(dict(ours.named_buffers()), dict(theirs.named_buffers()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_same_bits_in_two_runs_and_at_any_number_of_threads(layout):
+    x, grad = (torch.randn(5, 36, 17, 19).to(memory_format=LAYOUTS[layout]) for _ in range(2))
+    modules = SimAM(e_lambda=0.1), make_norm(36), nn.ReLU6()
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 1, 2, 3):
+            torch.set_num_threads(threads)
+            kept = copy.deepcopy(modules)
+            results.append(differentiate(simam_norm_act, (x, None), grad, kept))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_evaluation_does_not_depend_on_the_batch(layout):
+    x = torch.randn(6, 20, 14, 14).to(memory_format=LAYOUTS[layout])
+    modules = SimAM(), make_norm(20, training=False), nn.ReLU()
+    together = simam_norm_act(x, *modules)
+    assert torch.equal(torch.cat([simam_norm_act(each, *modules) for each in x.split(1)]), together)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_not_hidden(value, layout, training):
+    x = torch.randn(3, 20, 8, 9).to(memory_format=LAYOUTS[layout])
+    x[1, 7, 3, 4] = value
+    out = simam_norm_act(x, SimAM(), make_norm(20, training), nn.ReLU6())
+    # in training its channel's statistics are lost, else its map's
+    lost = out[:, 7] if training else out[1, 7]
+    assert lost.isnan().all()
+    assert out.isnan().sum() == lost.numel()
+    assert SimAM()(x)[1, 7].isnan().all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_second_derivative(training):
+    """In float32 by differences of float64's first one."""
+    x, norm = torch.randn(2, 3, 5, 4), make_norm(3, training)
+    exactly = copy.deepcopy(norm).double()
+
+    def twice(function, x, norm):
+        x = x.detach().requires_grad_()
+        out = function(x, SimAM(e_lambda=0.1), norm, nn.ReLU(), None)
+        (first,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), (x, norm.weight))
+
+    expected = twice(modules_in_double, x.double(), exactly)
+    for ours, theirs in zip(twice(simam_norm_act, x, norm), expected, strict=True):
+        assert relative(ours, theirs) < 1e-4
+
+
+def test_float64_is_differentiated_by_the_modules():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    norm = make_norm(3).double()
+    assert torch.autograd.gradcheck(lambda x: simam_norm_act(x, SimAM(), norm, nn.ReLU()), (x,))
+
+
+def test_keeps_one_map_for_the_backward_pass():
+    x, kept = torch.randn(4, 8, 28, 28, requires_grad=True), {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        simam_norm_act(x, SimAM(), make_norm(8), nn.ReLU())
+    assert x.nbytes <= sum(kept.values()) <= 1.05 * x.nbytes
+
+
+def fresh(arch="cifar_resnet20"):
+    torch.manual_seed(3)
+    return create_model(arch, "simam", num_classes=4)
+
+
+@pytest.fixture
+def modules_only(monkeypatch):
+    """Call with a function: what it returns where the operator is off."""
+
+    def call(function):
+        before = set(FUSED)
+        FUSED.clear()
+        try:
+            return function()
+        finally:
+            FUSED.update(before)
+
+    return call
+
+
+def ran_fused(call):
+    """Whether `call` made use of the operator, which autograd names."""
+    with torch.profiler.profile() as profiler:
+        call()
+    names = {event.key for event in profiler.key_averages()}
+    return "_Fused" in names
+
+
+ARCHS = ["cifar_resnet20", "cifar_preresnet164", "cifar_mobilenet_v2", "resnet50"]
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_networks_use_it_and_compute_the_same(arch, modules_only):
+    ours, x = fresh(arch), torch.randn(4, 3, 32, 32)
+    theirs = copy.deepcopy(ours)
+
+    def step(net):
+        net(x).square().sum().backward()
+        return [p.grad for p in net.parameters()]
+
+    assert ran_fused(lambda: step(ours))
+    assert not modules_only(lambda: ran_fused(lambda: step(theirs)))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.eval(), theirs.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), modules_only(lambda: theirs(x)), rtol=1e-3, atol=1e-4)
+
+
+def test_hooks_and_other_modules_are_called():
+    x, relu = torch.randn(2, 8, 6, 6), nn.ReLU()
+    seen = []
+    for place in range(3):
+        modules = [SimAM(), nn.BatchNorm2d(8), nn.ReLU()]
+        modules[place].register_forward_hook(lambda module, *_: seen.append(type(module)))
+        simam_norm_act(x, *modules)
+    assert seen == [SimAM, nn.BatchNorm2d, nn.ReLU]
+    assert simam_norm_act(x, nn.Identity(), nn.Identity(), relu).equal(relu(x))
+    doubled = SimAM()
+    doubled.forward = lambda x: 2 * x
+    assert simam_norm_act(x, doubled, nn.Identity(), relu).equal(relu(2 * x))
+
+
+def test_counters_see_the_modules():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net, x = fresh(), torch.randn(2, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter:
+        net(x)
+    assert counter.get_total_flops() > 0
+
+
+@pytest.mark.parametrize("arch", ["cifar_resnet20", "cifar_mobilenet_v2"])
+def test_export_sees_the_modules(arch):
+    net, x = fresh(arch).eval(), torch.randn(2, 3, 32, 32)
+    exported = torch.export.export(net, (x,))
+    torch.testing.assert_close(exported.module()(x), net(x), rtol=1e-3, atol=1e-4)
+
+
+class Tiny(nn.Module):
+    """Two residual blocks and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(c, 16, 3, padding=1) for c in (3, 16, 16))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(16) for _ in range(3))
+        self.attention, self.act, self.fc = SimAM(e_lambda=0.1), nn.ReLU(), nn.Linear(16, 2)
+
+    def forward(self, x):
+        rest = None
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = rest = simam_norm_act(conv(x), self.attention, norm, self.act, rest)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_training_follows_the_modules(modules_only):
+    """200 steps stay as near to those in float64 as the modules' do."""
+
+    def losses(dtype=torch.float32):
+        torch.manual_seed(0)
+        net, found = Tiny(), []
+        net.to(dtype)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
+        for _ in range(200):
+            x = torch.randn(16, 3, 9, 9)
+            y = (x.mean((1, 2, 3)) > 0).long()
+            loss = nn.functional.cross_entropy(net(x.to(dtype)), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        return torch.tensor(found)
+
+    exact, theirs, ours = losses(torch.float64), modules_only(losses), losses()
+    assert ours[-20:].mean() < ours[:20].mean()
+    error, usual = ((each - exact).abs().mean().item() for each in (ours, theirs))
+    print(f"mean error of the loss: {error:.2g}, of the modules' {usual:.2g}")
+    assert error <= 2 * usual + 1e-6
+
+
+SYNCED = """
+import sys, torch
+from torch import distributed, nn
+from networks.attentions import SimAM, simam_norm_act
+rank, folder = int(sys.argv[1]), sys.argv[2]
+store = f"file://{folder}/store"
+distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+maps, grads, weight, bias = torch.load(f"{folder}/maps.pt")
+part = [slice(0, 4), slice(4, 6)][rank]
+norm = nn.SyncBatchNorm(3)
+with torch.no_grad():
+    norm.weight.copy_(weight), norm.bias.copy_(bias)
+x = maps[part].requires_grad_()
+out = simam_norm_act(x, SimAM(), norm, nn.ReLU())
+out.backward(grads[part])
+buffers = norm.running_mean, norm.running_var
+found = (out.detach(), x.grad, norm.weight.grad, norm.bias.grad, *buffers)
+torch.save(found, f"{folder}/{rank}.pt")
+distributed.destroy_process_group()
+"""
+
+
+def test_sync_batch_norm_of_uneven_processes(tmp_path):
+    """Two processes with 4 and 2 images do what one does with all."""
+    maps, grads = torch.randn(2, 6, 3, 5, 7)
+    norm = make_norm(3)
+    torch.save((maps, grads, norm.weight, norm.bias), tmp_path / "maps.pt")
+    modules = SimAM(), norm, nn.ReLU()
+    norm.running_var.fill_(1)
+    whole = differentiate(simam_norm_act, (maps, None), grads, modules)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SIMAM_FUSED": "1"}
+    words = [[sys.executable, "-c", SYNCED, str(rank), str(tmp_path)] for rank in range(2)]
+    started = [subprocess.Popen(each, cwd=ROOT, env=environment) for each in words]
+    assert [process.wait(120) for process in started] == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    found = [torch.cat([first[k], second[k]]) for k in range(2)]
+    found += [first[k] + second[k] for k in (2, 3)] + list(first[4:])
+    for ours, theirs in zip(found, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("value", "devices"), [("0", "[]"), ("1", "['cpu']"), ("", "[]")])
+def test_the_environment_switches(value, devices):
+    code = "from networks.attentions import FUSED; print(sorted(FUSED))"
+    environment = {**os.environ, "SIMAM_FUSED": value}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == devices
+
+
+ALL = list(product(ENDS, LAYOUTS))
+
+
+@pytest.mark.parametrize(("end", "layout"), ALL)
+def test_layouts_that_are_neither(end, layout):
+    """A slice of a map, and a gradient and a residual that lie otherwise."""
+    act, has_residual = ENDS[end]
+    modules = SimAM(e_lambda=0.1), make_norm(6), act and act()
+    wide = torch.randn(3, 6, 9, 20).to(memory_format=LAYOUTS[layout])
+    maps = wide[..., ::2], torch.randn(3, 9, 10, 6).permute(0, 3, 1, 2) if has_residual else None
+    grad = torch.randn(3, 6, 10, 9).transpose(2, 3)
+    found = differentiate(simam_norm_act, maps, grad, copy.deepcopy(modules))
+    plain = [None if m is None else m.contiguous() for m in maps]
+    expected = differentiate(simam_norm_act, plain, grad.contiguous(), modules)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
