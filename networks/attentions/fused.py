@@ -32,7 +32,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 from . import native
-from .simam import NARROW, SimAM, simam_formula
+from .simam import NARROW, SimAM, simam_formula, triton_kernels
 
 # The types of device where the operator takes the modules' place; a set that may be changed at any
 # time. SIMAM_FUSED=0 begins with none, SIMAM_FUSED=1 with CUDA too, where it has never been timed.
@@ -219,6 +219,17 @@ class _Fused(torch.autograd.Function):
         )
 
 
+def _has_kernels(device: str) -> bool:
+    return (native.library() if device == "cpu" else triton_kernels()) is not None
+
+
+def how_computed(device: str) -> str:
+    """How networks compute SimAM on that type of device, in words for a log."""
+    fused = device in FUSED and _has_kernels(device)
+    language = {"cpu": "C", "cuda": "Triton"}[device] if _has_kernels(device) else "PyTorch"
+    return f"{'one with norm and activation' if fused else 'by itself'}, in {language}"
+
+
 def _is_bare(module: nn.Module) -> bool:
     """Whether a call of the module is its class's forward and no more."""
     before, after = module._forward_pre_hooks, module._forward_hooks
@@ -261,7 +272,7 @@ def _fits(x, attention, norm, act, residual, between) -> bool:
         return False
     if type(norm) is nn.BatchNorm2d and x.numel() <= x.shape[1]:
         return False  # nothing, or one value per channel: what the modules say of it is said
-    return x.is_cuda or native.library() is not None
+    return _has_kernels(x.device.type)
 
 
 def simam_norm_act(
