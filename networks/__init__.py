@@ -13,6 +13,8 @@ from .attentions import (
 )
 from .attentions.names import unknown_name
 from .cifar import CIFAR
+from .copies import check
+from .insert import insert
 from .mobilenetv2 import MobileNetV2
 from .resnet import RESNETS
 
@@ -20,9 +22,11 @@ __all__ = [
     "ATTENTIONS",
     "MODELS",
     "SimAM",
+    "check",
     "create_attention",
     "create_model",
     "default_param",
+    "insert",
     "list_attentions",
     "list_models",
     "simam",

@@ -53,13 +53,12 @@ pytest=("$PYTHON" -m pytest -v -m gpu -p no:cacheprovider --continue-on-collecti
     pytest=(echo "no pytest: these tests were not run:")
 
 # in the order of what matters, in case the time runs out
-step gpu_tests_simam.txt 95 "${pytest[@]}" tests/networks/test_simam_triton.py \
-    tests/networks/test_simam_cuda.py
+step gpu_tests_simam.txt 95 "${pytest[@]}" tests/networks/test_simam_triton.py
 step bench_simam.txt 190 "$PYTHON" scripts/bench_simam.py --device cuda \
     --json "$out/bench_simam.json"
 # without timm: its share of the memory would not fit beside the others' in 80 GB
 step bench_train.txt 110 "$PYTHON" scripts/bench_train.py resnet50 --device cuda --amp bf16 \
     --no-timm --steps 5 --rounds 5 --json "$out/bench_train.json"
 step gpu_tests.txt 50 "${pytest[@]}" tests/training/test_metrics.py \
-    tests/training/test_recipe.py tests/processes/test_dist.py tests/data/test_loader.py
+    tests/training/test_engine.py tests/processes/test_dist.py tests/data/test_loader.py
 exit $status

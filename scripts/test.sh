@@ -11,6 +11,7 @@ if [ "${1-}" = --all ]; then
     which=()
     shift
 fi
+cores=$(nproc)
 # several processes of several threads each would slow PyTorch's training tenfold
 export OMP_NUM_THREADS=1
-exec "$python" -m pytest -n "$(nproc)" --dist loadfile "${which[@]}" "$@"
+exec "$python" -m pytest -n "$cores" --dist loadfile "${which[@]}" "$@"

@@ -76,7 +76,7 @@ def photos() -> list[Path]:
 @pytest.fixture(scope="session")
 def trained(digits, tmp_path_factory) -> Path:
     """The run folder of a SimAM ResNet-18, two epochs on `digits` at 32 pixels."""
-    from main_imagenet import main  # tests of the networks alone need no package but torch
+    from main_imagenet import main  # here: the networks' tests run without its packages too
 
     root = tmp_path_factory.mktemp("trained")
     words = "--attention-type simam --attention-param 0.1 --image-size 32 --epochs 2 -b 8 -j 0 "

@@ -58,7 +58,7 @@ class Job:
     def steps(self) -> int:
         return len(STEP.findall(self.out.read_text()))
 
-    def wait_until(self, condition, seconds: float = 120) -> None:
+    def wait_until(self, condition, seconds: float = 300) -> None:
         """Wait while the job runs; fails when it ended, or after `seconds`, without it."""
         end = time.monotonic() + seconds
         while not condition():
@@ -71,7 +71,7 @@ class Job:
         self.wait_until(lambda: self.steps() >= steps)
         return self
 
-    def finish(self, seconds: float = 120) -> int:
+    def finish(self, seconds: float = 300) -> int:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:

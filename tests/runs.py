@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-import main_imagenet
-
 NAME = "imagenet-cifar_resnet20-simam-param0.1-seed3"
 STEPS = 4  # of an epoch of `digits`, 24 images in batches of 6
 
@@ -24,7 +22,9 @@ def command(data: Path, root: Path, *more) -> list[str]:
 
 
 def run(data: Path, root: Path, *more) -> int:
-    return main_imagenet.main(command(data, root, *more))
+    from main_imagenet import main  # here: this file is imported without its packages too
+
+    return main(command(data, root, *more))
 
 
 def path(root: Path, name: str = "checkpoint.pth.tar") -> Path:

@@ -18,13 +18,14 @@ gradient g of y, with h = g x s (1 - s),
 """
 
 import importlib.util
-import math
 import warnings
 from functools import cache
 
 import torch
 from torch import nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.library import define, impl, register_autograd, register_fake
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import simam_cpu
 from .arguments import e_lambda_of
@@ -37,10 +38,15 @@ TAGS = (torch.Tag.pt2_compliant_tag,)
 
 def simam_weights(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
     """The attention s that `simam` multiplies x by: float32 at least, from sigmoid(1/2) to 1."""
-    dims = tuple(range(2, x.dim()))
+    dims = list(range(2, x.dim()))
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     d2 = (wide - wide.mean(dims, keepdim=True)).square()
-    v = d2.sum(dims, keepdim=True) / max(math.prod(x.shape[2:]) - 1, 1)
+    positions = 1
+    for size in x.shape[2:]:
+        positions *= size
+    # in place of max(positions - 1, 1), a choice that a tracer could not follow: where there is
+    # one position d2 is 0, and else the addend vanishes
+    v = d2.sum(dims, keepdim=True) / (positions - 1 + 1e-30)
     return torch.sigmoid(d2 / (4 * (v + e_lambda)) + 0.5)
 
 
@@ -88,11 +94,6 @@ def _dense(x: torch.Tensor) -> torch.Tensor:
     return x if x.movedim(1, -1).is_contiguous() else x.contiguous()
 
 
-define("simam::forward", "(Tensor x, float e_lambda) -> (Tensor, Tensor)", tags=TAGS)
-define("simam::backward", "(Tensor grad, Tensor x, Tensor stats) -> Tensor", tags=TAGS)
-
-
-@impl("simam::forward", ("cpu", "cuda"))
 def _forward(x: torch.Tensor, e_lambda: float) -> tuple[torch.Tensor, torch.Tensor]:
     """y and the statistics (2, N, C), the mean and a of every channel, float32 at least."""
     dense = _dense(x)
@@ -100,13 +101,11 @@ def _forward(x: torch.Tensor, e_lambda: float) -> tuple[torch.Tensor, torch.Tens
     return (y if dense is x else torch.empty_like(x).copy_(y)), stats
 
 
-@register_fake("simam::forward")
-def _(x, e_lambda):
+def _fake_forward(x, e_lambda):
     wide = torch.promote_types(x.dtype, torch.float32)
     return torch.empty_like(x), x.new_empty((2, *x.shape[:2]), dtype=wide)
 
 
-@impl("simam::backward", ("cpu", "cuda"))
 def _backward(grad: torch.Tensor, x: torch.Tensor, stats: torch.Tensor) -> torch.Tensor:
     """dx in closed form, from what `_forward` was given and what it returned."""
     dense = _dense(x)
@@ -116,8 +115,7 @@ def _backward(grad: torch.Tensor, x: torch.Tensor, stats: torch.Tensor) -> torch
     return dx if dense is x else torch.empty_like(x).copy_(dx)
 
 
-@register_fake("simam::backward")
-def _(grad, x, stats):
+def _fake_backward(grad, x, stats):
     return torch.empty_like(x)
 
 
@@ -140,7 +138,19 @@ def _autograd(ctx, grad, _):
     return torch.autograd.grad(y, x, grad, create_graph=True)[0], None
 
 
-register_autograd("simam::forward", _autograd, setup_context=_setup_context)
+def _register_operator() -> None:
+    define("simam::forward", "(Tensor x, float e_lambda) -> (Tensor, Tensor)", tags=TAGS)
+    define("simam::backward", "(Tensor grad, Tensor x, Tensor stats) -> Tensor", tags=TAGS)
+    impl("simam::forward", ("cpu", "cuda"), _forward)
+    impl("simam::backward", ("cpu", "cuda"), _backward)
+    register_fake("simam::forward", _fake_forward)
+    register_fake("simam::backward", _fake_backward)
+    register_autograd("simam::forward", _autograd, setup_context=_setup_context)
+
+
+# a process has one operator of a name, and several copies of this file may meet there
+if not hasattr(torch.ops.simam, "forward"):
+    _register_operator()
 
 
 def _is_for_operator(x: torch.Tensor) -> bool:
@@ -149,6 +159,7 @@ def _is_for_operator(x: torch.Tensor) -> bool:
         torch.compiler.is_compiling()  # fuses the formula into faster code; torch.export, ONNX
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()  # vmap, jvp, ... know no custom operator
+        or unpack_dual(x).tangent is not None  # nor does forward-mode differentiation
     )
     if traced or x.dtype not in NARROW:
         return False
@@ -163,6 +174,15 @@ def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
     x * sigmoid(1/2). e_lambda: the regulariser of the energy, positive.
     Raises ValueError for another number of dimensions, TypeError for another dtype.
     """
+    if torch.jit.is_scripting():
+        return simam_formula(x, e_lambda)
+    else:  # a branch of its own, which torch.jit.script does not read
+        return _simam(x, e_lambda)
+
+
+def _simam(x: torch.Tensor, e_lambda: float) -> torch.Tensor:
+    if has_torch_function_unary(x):  # torch.fx's tracer and the like take the function as a whole
+        return handle_torch_function(simam, (x,), x, e_lambda)
     if not 3 <= x.dim() <= 5:
         raise ValueError(
             "SimAM needs a batch, channels and one to three spatial dimensions, "

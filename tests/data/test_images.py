@@ -1,12 +1,14 @@
 import io
 import multiprocessing
+import os
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.utils.data import default_collate
 from torchvision import transforms
 from torchvision.transforms.v2.functional import pil_to_tensor, resized_crop
@@ -28,6 +30,8 @@ from utils.data.loader import BadImage, Collate, DeviceLoader, ImageDataset
 from utils.data.normalise import Normalise
 from utils.errors import UsageError
 
+# real broken files, where they are at hand
+BROKEN = Path(__file__).resolve().parents[3] / "shared" / "data" / "broken"
 CPU = Normalise(torch.device("cpu"))
 
 
@@ -50,7 +54,6 @@ SIXTEEN_BIT = Image.fromarray(np.arange(200 * 300, dtype=np.uint16).reshape(200,
 ODD_ONES = {
     "cmyk": encoded(photo().convert("CMYK")),
     "grey": encoded(photo().convert("L")),
-    "16-bit png": encoded(SIXTEEN_BIT, "PNG"),
     "palette png": encoded(photo().convert("P"), "PNG"),
     "transparent png": encoded(photo().convert("RGBA"), "PNG"),
     "png called jpeg": encoded(photo(), "PNG"),
@@ -271,3 +274,45 @@ def test_workers_may_be_spawned_as_on_macos(tmp_path):
     finally:
         multiprocessing.set_start_method(before, force=True)
     assert torch.equal(alone, spawned)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_in_16_bits_keeps_its_upper_8(kind, tmp_path):
+    path = tmp_path / f"a.{kind.lower()}"
+    path.write_bytes(encoded(SIXTEEN_BIT, kind))
+    seen = open_image(str(path), "pil").resized(Crop(0, 0, *SIXTEEN_BIT.size[::-1]), 8, 8)
+    upper = Image.fromarray((np.asarray(SIXTEEN_BIT) // 256).astype(np.uint8))
+    expected = np.asarray(upper.resize((8, 8), Image.Resampling.BILINEAR).convert("RGB"))
+    assert np.array_equal(seen.permute(1, 2, 0), expected)
+
+
+def test_floats_whose_white_nobody_knows_are_refused(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match="floating-point pixels"):
+        open_image(str(tmp_path / "a.tiff"), "pil")
+
+
+@pytest.mark.parametrize("name", ["eps.jpg", "hdr20000.jpg"])
+@pytest.mark.parametrize("backend", ["pil", "turbo"])
+def test_what_must_not_be_opened_is_not(name, backend):
+    path = BROKEN / name
+    if not path.exists():
+        pytest.skip(f"needs {path}")
+    with pytest.raises((UnidentifiedImageError, Image.DecompressionBombError)):
+        EvalTransform(224)(open_image(str(path), backend))
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(ValueError, match="no regular file"):
+        open_image(str(tmp_path / "x.jpg"), "pil")
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 400), (400, 3)])
+def test_a_strip_gives_the_pixels_of_the_whole_one_resized(height, width, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    found = EvalTransform(224)(open_image(str(tmp_path / "a.png"), "turbo"))
+    resize = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
+    expected = np.asarray(resize(Image.fromarray(pixels))).astype(int)
+    assert abs(found.permute(1, 2, 0).numpy() - expected).max() <= 1

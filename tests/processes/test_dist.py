@@ -1,105 +1,112 @@
 """Several processes: the same numbers as one, one stream of output, and what is refused."""
 
-import contextlib
 import json
 import math
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_command
-from jobs import COMMAND, Job, checkpoint, same, torchrun, training, weights
-from several_processes import SIZES
+from conftest import run_command
+from jobs import Job, torchrun
+from runs import STEPS, assert_equal, command, load, metrics, path, run
+from several_processes import SIZES, results
 
+from utils.config import Machine
 from utils.errors import UsageError
 from utils.processes.dist import Dist, alone, choose_devices, in_callers_type
-from utils.processes.launch import Nodes, processes_to_start, published_nodes
-from utils.training.folder import LATEST
+from utils.processes.launch import processes_to_start
 
 CPU = torch.device("cpu")
 
 
-def python(*command) -> subprocess.CompletedProcess:
-    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environ,
-    )
+@pytest.fixture(scope="module")
+def folder(digits, tmp_path_factory):
+    """Holds `digits`, and one and three of their validation images."""
+    folder = tmp_path_factory.mktemp("several")
+    shutil.copytree(digits, folder / "digits")
+    for name, count in (("one", 1), ("three", 3)):
+        for image in sorted((digits / "val").rglob("*.png"))[2 : 2 + count]:  # of two classes
+            target = folder / name / image.relative_to(digits)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, target)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def results(many_digits, tmp_path_factory):
-    """What `several_processes` writes, by the number of processes."""
-    folder, found = tmp_path_factory.mktemp("results"), {}
+def two(folder, undisturbed):
+    """What two processes found, and what they printed."""
     script = Path(__file__).with_name("several_processes.py")
-    for world in (1, 2, 3):
-        done = python(*torchrun(world), script, many_digits, folder / str(world))
-        assert done.returncode == 0, done.stderr
-        found[world] = json.loads((folder / str(world)).read_text())
-        assert found[world]["world"] == world
-    return found
+    words = [*torchrun(2), script, folder, path(undisturbed)]
+    with Job(folder / "output", *words, mark=folder) as job:
+        assert job.finish() == 0, job.err.read_text()
+        return json.loads((folder / "results").read_text()), job.out.read_text()
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_evaluation_is_the_same_at_any_number_of_processes(world, results):
-    for size, one, several in zip(
-        SIZES, results[1]["evaluations"], results[world]["evaluations"], strict=True
-    ):
-        assert several["images"] == one["images"] == size
-        assert (several["acc1"], several["acc5"]) == (one["acc1"], one["acc5"])
-        assert math.isclose(several["loss"], one["loss"], rel_tol=1e-6)
+@pytest.fixture(scope="module")
+def one(digits):
+    return results(Dist(0, 1, CPU), digits)
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_processes_with_a_share_of_the_batch_train_as_one_with_all(world, results):
-    for key, one in results[1]["training"].items():
-        torch.testing.assert_close(
-            torch.tensor(results[world]["training"][key]), torch.tensor(one), rtol=1e-4, atol=1e-6
-        )
+def test_evaluation_is_the_same_in_two_processes(one, two):
+    found = zip(SIZES, one["evaluations"], two[0]["evaluations"], strict=True)
+    for size, whole, shared in found:
+        assert shared["images"] == whole["images"] == size
+        assert (shared["acc1"], shared["acc5"]) == (whole["acc1"], whole["acc5"])
+        assert math.isclose(shared["loss"], whole["loss"], rel_tol=1e-6)
 
 
-def test_processes_agree(results):
-    for world, found in results.items():
-        assert found["largest"] == [world - 1, 5]
-        assert found["from main"] == "made by 0"
-    assert results[3]["refusals"][0] == ""
-    for rank in (1, 2):
-        assert re.match(
-            rf"process {rank} on .* has other images than the first process: {10 + rank}, not 10;",
-            results[3]["refusals"][rank],
-        )
+def test_processes_with_a_share_of_the_batch_train_as_one_with_all(one, two):
+    weights = [
+        {key: torch.tensor(value) for key, value in found["training"].items()}
+        for found in (two[0], one)
+    ]
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
 
 
-def test_console_and_files_come_from_the_first_process(many_digits, tmp_path):
-    options = ("-b9", "-j2", "--gpu=-1")
-    done = python(*torchrun(3), COMMAND, *training(many_digits, tmp_path / "ckpts", *options))
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert sum(line.startswith("device  ") for line in lines) == 1
-    assert "3 processes on 1 node" in lines[0]
-    assert sum(line.startswith("Epoch 1/2 [") for line in lines) == 5  # the last three are too few
-    folder = checkpoint(tmp_path / "ckpts").parent
-    assert sum("Acc@1" in line for line in (folder / "log.txt").read_text().splitlines()) == 3
-    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
-    assert len(list(folder.glob("events*"))) == 1
+def test_processes_agree(two):
+    found, _ = two
+    assert found["largest"] == [1, 5]
+    assert found["from main"] == "made by 0"
+    first, second = found["refusals"]
+    assert first == ""
+    wanted = "process 1 on .* has other images than the first process: 11, not 10;"
+    assert re.match(wanted, second)
 
 
-def test_gpu_list_and_torchrun_are_the_same_run(many_digits, tmp_path):
-    roots = [tmp_path / "own", tmp_path / "torchrun"]
-    own = run_command(*training(many_digits, roots[0], "--gpu=-1,-1", "-j0", epochs=1))
-    other = python(*torchrun(2), COMMAND, *training(many_digits, roots[1], "-j2", epochs=1))
-    assert (own.returncode, other.returncode) == (0, 0), own.stderr + other.stderr
-    assert same(weights(roots[0]), weights(roots[1]))
+def test_a_signal_to_one_stops_both_and_they_go_on_bit_for_bit(two, folder):
+    _, said = two
+    assert f"resumed     {path(folder / 'parts')}: epoch 2, step 3" in said
+    assert_equal(load(folder / "parts"), load(folder / "whole"), "checkpoint")
+
+
+def test_console_and_files_come_from_the_first_process(two, folder):
+    epochs = [line for line in two[1].splitlines() if line.startswith("Epoch ")]
+    assert len(epochs) == 2 * 2 * (STEPS + 1)  # two runs of two epochs
+    log = path(folder / "whole", "log.txt").read_text().splitlines()
+    assert "2 processes on 1 node" in log[0]
+    assert [line for line in log if line.startswith("Epoch ")] == epochs[: len(epochs) // 2]
+    assert len(metrics(folder / "whole")) == 2
+    assert len(list(path(folder / "whole").parent.glob("events*"))) == 1
+
+
+def test_e_prints_the_same_line_in_two_processes(two, folder, undisturbed, capsys):
+    """The second has none of one image, and one less than the first of three."""
+    expected = []
+    for few in ("one", "three"):
+        assert run(folder / few, folder, "-e", "--resume", path(undisturbed)) == 0
+        expected.append(capsys.readouterr().out.splitlines()[-1])
+    found = [line for line in two[1].splitlines() if line.startswith(" * Acc@1 ")]
+    assert found[-2:] == expected
+
+
+def test_no_thread_outlives_the_processes_group(two):
+    """Gloo's would now and then abort the process at its end."""
+    threads = two[0]["threads"]
+    assert any("python" in name for name in threads)
+    assert not any("gloo" in name for name in threads)
 
 
 def test_a_node_splits_its_batch_and_workers():
@@ -117,39 +124,37 @@ def test_a_node_splits_its_batch_and_workers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--gpu=-1,-1 --sync-bn", "--sync-bn needs GPUs"),
         ("--gpu=-1,-1 --parallel dp", "--parallel dp needs GPUs"),
         ("--gpu=-1,first", "--gpu first is not a GPU number"),
         ("--gpu=-1 --dist-backend nccl", "--dist-backend nccl needs GPUs"),
-        ("--gpu=-1 --rank 1", "--rank and --dist-url say nothing without --world-size"),
-        (
-            "--gpu=-1 --multiprocessing-distributed --parallel dp",
-            "--parallel dp is one process on one machine",
-        ),
-        ("--world-size 2 --rank 0", "--world-size 2 .*--multiprocessing-distributed.*torchrun"),
     ],
 )
-def test_what_cannot_be_is_one_line(options, message, many_digits, tmp_path):
-    done = run_command(*training(many_digits, tmp_path, "-j0", *options.split()))
-    assert done.returncode == 2
-    assert re.fullmatch(rf"error: (rank \d: )?{message}.*\n", done.stderr)
-    assert not list(tmp_path.glob("**/*.pth.tar"))
+def test_what_can_not_be_is_one_line(options, message, digits, tmp_path, capsys):
+    assert run(digits, tmp_path, *options.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
+    assert not list(tmp_path.iterdir())
 
 
-def test_mixture_of_gpu_and_cpu_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+def test_batch_statistics_are_shared_on_gpus_only():
+    with pytest.raises(UsageError, match="--sync-bn needs GPUs"):
+        Dist(0, 2, CPU).wrap(torch.nn.BatchNorm2d(3), sync_bn=True)
+
+
+def test_devices_of_a_run(monkeypatch):
+    assert len(choose_devices("-1,-1")) == 2
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match="on GPUs or on the CPU, not on both"):
         choose_devices("0,-1")
-
-
-def test_one_gpu_for_two_is_refused_but_with_gloo(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(
-        UsageError, match=r"--gpu 0,1,0 names one twice, which needs --dist-backend gloo"
-    ):
+    with pytest.raises(UsageError, match="--gpu 0,1,0 names one twice, which needs --dist"):
         choose_devices("0,1,0")
     assert [device.index for device in choose_devices("0,0", shared=True)] == [0, 0]
-    assert len(choose_devices("-1,-1")) == 2
+
+
+def test_processes_are_started_for_several_devices_unless_one_takes_all():
+    assert processes_to_start(Machine(gpu="-1")) == 0
+    assert processes_to_start(Machine(gpu="-1,-1,-1")) == 3
+    assert processes_to_start(Machine(gpu="-1,-1", parallel="dp")) == 0
 
 
 @pytest.mark.gpu
@@ -178,105 +183,14 @@ def test_replicas_compute_in_the_callers_type():
     assert seen == [torch.float16, torch.bfloat16]
 
 
-LEAVING = """
-from pathlib import Path
-from utils.processes import dist as distributed
-
-dist = distributed.start("-1")
-import utils.training.run  # as late as the command does
-
-dist.wait()
-distributed.finish()
-print([path.read_text() for path in Path("/proc/self/task").glob("*/comm")])
-"""
-
-
-def test_no_thread_outlives_the_processes_group(tmp_path):
-    script = tmp_path / "leaving.py"
-    script.write_text(LEAVING)
-    done = python(*torchrun(2), script)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("python") == 2
-    assert "gloo" not in done.stdout
-
-
-@pytest.mark.parametrize("images", [2, 4])
-def test_e_prints_one_line_at_any_number_of_processes(images, many_digits, trained, tmp_path):
-    """Of three processes, one has none of two images, or one image less than the first."""
-    found = sorted((many_digits / "val").rglob("*.png"), key=lambda path: path.name)
-    for path in found[:images]:
-        target = tmp_path / path.relative_to(many_digits)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    network = ("--attention-type=simam", "--attention-param=0.1", "--num-classes=3", "-e")
-    options = (*network, "--image-size=32", "-b6", "-j0", "--resume", trained / LATEST)
-    lines = set()
-    for gpus in ("-1", "-1,-1", "-1,-1,-1"):
-        done = run_command(tmp_path, f"--gpu={gpus}", *options)
-        assert (done.returncode, done.stderr) == (0, "")
-        lines.add(done.stdout.splitlines()[-1])
-    (line,) = lines
-    assert re.fullmatch(r" \* Acc@1 \d+\.000 Acc@5 100\.000", line)
-
-
-def test_published_flags():
-    assert published_nodes(False, None, None, None) == Nodes()
-    assert published_nodes(True, 1, 0, "tcp://127.0.0.1:1234") == Nodes()
-    assert published_nodes(True, 2, 1, "tcp://10.0.0.1:1234") == Nodes(2, 1, "10.0.0.1:1234")
-    for flags, message in {
-        (False, 8, 3, "tcp://10.0.0.1:1234"): "goes with --multiprocessing-distributed",
-        (True, None, 0, None): "say nothing without --world-size",
-        (False, None, None, "tcp://10.0.0.1:1234"): "say nothing without --world-size",
-        (False, None, None, "env://"): "say nothing without --world-size",
-        (True, 2, None, "tcp://10.0.0.1:1234"): "needs --rank 0 to 1",
-        (True, 2, 2, "tcp://10.0.0.1:1234"): "needs --rank 0 to 1",
-        (True, 2, 0, None): "needs --dist-url tcp://HOST:PORT",
-        (True, 2, 0, "file:///shared"): "torchrun --rdzv-backend",
-    }.items():
-        with pytest.raises(UsageError, match=message):
-            published_nodes(*flags)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def test_two_machines_that_the_published_flags_name(many_digits, tmp_path):
-    """Both on this one; -b counts per machine."""
-    meet = f"--multiprocessing-distributed --world-size 2 --dist-url tcp://127.0.0.1:{free_port()}"
-    with contextlib.ExitStack() as stack:
-        jobs = []
-        for rank in (0, 1):
-            options = [*meet.split(), f"--rank={rank}", "--gpu=-1", "-b4", "-j0"]
-            command = training(many_digits, tmp_path / str(rank), *options, epochs=1)
-            job = Job(tmp_path / "output", COMMAND, *command, mark=tmp_path)
-            jobs.append(stack.enter_context(job))
-        for job in jobs:
-            assert job.finish() == 0, job.err.read_text()
-    assert "2 processes on 2 nodes" in jobs[0].out.read_text()
-    assert jobs[1].out.read_text() == ""
-    one = ("--gpu=-1,-1", "--multiprocessing-distributed", "-j0")  # on one machine
-    done = run_command(*training(many_digits, tmp_path / "one", *one, epochs=1))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert same(weights(tmp_path / "0"), weights(tmp_path / "one"))
-
-
-def test_several_machines_need_processes():
-    with pytest.raises(UsageError, match="--parallel dp is one process on one machine"):
-        processes_to_start("-1", "dp", True, Nodes(2, 0, "10.0.0.1:1234"))
-
-
 @pytest.mark.gpu
 def test_sync_bn_trains_as_one_process_with_the_whole_batch(request, tmp_path):
     for package in ("sklearn", "safetensors", "tensorboard", "thop", "tqdm"):
         pytest.importorskip(package, reason=f"the command and its images need {package}")
-    many_digits = request.getfixturevalue("many_digits")
-    root = {gpus: tmp_path / gpus for gpus in ("0", "0,0")}
-    for gpus, folder in root.items():
-        options = (f"--gpu={gpus}", "--dist-backend=gloo", "--sync-bn", "-j0")  # one GPU, shared
-        done = run_command(*training(many_digits, folder, *options, epochs=1))
+    digits, weights = request.getfixturevalue("digits"), []
+    for gpus in ("0", "0,0"):
+        options = (f"--gpu={gpus}", "--dist-backend=gloo", "--sync-bn")  # one GPU, shared
+        done = run_command(*command(digits, tmp_path / gpus, *options, "--epochs", 1))
         assert done.returncode == 0, done.stderr
-    one, several = (weights(folder) for folder in root.values())
-    for key, value in one.items():
-        torch.testing.assert_close(several[key], value, rtol=1e-2, atol=1e-3)
+        weights.append(load(tmp_path / gpus)["state_dict"])
+    torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-3)

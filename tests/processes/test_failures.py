@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_command
-from jobs import COMMAND, Job, checkpoint, parent_of, torchrun, training
+from jobs import COMMAND, Job, parent_of, torchrun
+from runs import STEPS, command, load, run
 
-from utils.processes.launch import guarded
+from utils.processes.ending import exit_code
 
 
 def fails_within_a_minute(job) -> int:
@@ -23,55 +23,85 @@ def fails_within_a_minute(job) -> int:
     return code
 
 
-def test_killed_process_ends_the_job(many_digits, tmp_path):
-    command = training(many_digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j2", epochs=20)
-    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path).after_steps(8) as job:
+@pytest.mark.slow
+def test_killed_process_ends_the_job(digits, tmp_path):
+    words = command(digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j2")
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
+        job.after_steps(STEPS + 1)
         os.kill(job.ranks()[1], signal.SIGKILL)
         assert fails_within_a_minute(job) == 128 + signal.SIGKILL
         assert job.last_line().startswith("error: rank 1: killed by SIGKILL")
-    content = torch.load(checkpoint(tmp_path / "ckpts"), weights_only=True)
-    assert (content["epoch"], content["step"]) == (1, 0)
+    kept = load(tmp_path / "ckpts")
+    assert kept["epoch"] >= 1
+    assert kept["step"] == 0
 
 
-def test_bad_image_of_one_process_ends_the_job(many_digits, tmp_path):
-    data = shutil.copytree(many_digits, tmp_path / "data")
-    bad = data / "val" / "1" / "000.png"  # the sixth of the listing, so rank 1's
+@pytest.mark.slow
+def test_bad_image_of_one_process_ends_the_job(digits, tmp_path):
+    data = shutil.copytree(digits, tmp_path / "data")
+    bad = data / "val" / "1" / "001.png"  # the sixth of the listing, so rank 1's
     bad.write_bytes(b"no image")
-    command = training(data, tmp_path / "ckpts", "--gpu=-1,-1", "-j0")
-    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path) as job:
-        assert fails_within_a_minute(job) == 2
-        assert job.last_line().startswith(f"error: rank 1: can't decode image {bad}")
-        assert job.err.read_text().count("\n") == 1
-
-
-NEEDS_LESS = "a smaller -b (with --accumulate for the same update) or --amp bf16 needs less"
-
-
-@pytest.mark.parametrize("gpus", ["-1", "-1,-1"], ids=["alone", "in a rank"])
-def test_memory_that_runs_out_is_one_line(gpus, many_digits, tmp_path):
-    command = training(many_digits, tmp_path / "ckpts", f"--gpu={gpus}", "-j0")
-    command += ["--image-size=512", "-b48", "--synthetic"]
-    limit = ("bash", "-c", 'ulimit -d 2000000; exec "$@"', "limit")  # KiB: a step takes twice that
-    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path, wrapper=limit) as job:
+    words = command(data, tmp_path / "ckpts", "--gpu=-1,-1")
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
+        job.after_steps(1)
         assert fails_within_a_minute(job) == 2
         (line,) = job.err.read_text().splitlines()
-    rank = r"" if gpus == "-1" else r"rank [01]: "
-    amount = r"out of memory on the CPU, which was asked for \d+ bytes"
-    assert re.fullmatch(f"error: {rank}{amount}; {re.escape(NEEDS_LESS)}", line)
+        assert line.startswith(f"error: rank 1: can't decode image {bad}")
 
 
-@pytest.mark.parametrize("gpus", ["-1", "-1,-1"], ids=["alone", "in a rank"])
-def test_shared_memory_that_runs_out_is_one_line(gpus, many_digits, tmp_path):
+@pytest.mark.slow
+def test_exception_in_one_process_ends_the_job(digits, tmp_path):
+    words = command(digits, tmp_path / "ckpts", "-j2")
+    start = [*torchrun(2), Path(__file__).with_name("failing.py"), *words]
+    with Job(tmp_path / "output", *start, mark=tmp_path) as job:
+        job.wait_until(lambda: "run folder" in job.out.read_text())
+        assert fails_within_a_minute(job) == 1
+        said = job.err.read_text()
+        assert "Traceback" in said
+        root_cause = said.split("Root Cause")[1]
+        assert "LookupError: nobody foresaw it" in root_cause.splitlines()[-2]
+        assert "rank      : 1" in root_cause
+
+
+@pytest.mark.slow
+def test_lost_worker_of_one_process_ends_the_job(digits, tmp_path):
+    words = command(digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j2")
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
+        job.after_steps(2)
+        victim = job.ranks()[1]
+        worker = next(pid for pid in job.alive() if parent_of(pid) == victim)
+        os.kill(worker, signal.SIGKILL)
+        assert fails_within_a_minute(job) == 2
+        # PyTorch notices it by the signal, or by its own look at the workers, unless the process
+        # was just then taking a batch from it
+        assert re.fullmatch(
+            rf"error: rank 1: DataLoader worker ((\(pid(\(s\))? {worker}\) "
+            r"(is killed by signal: Killed|exited unexpectedly))|hung up \(\w+: .*\)); "
+            r"the system kills what it has no memory for: fewer workers \(-j\) or .*",
+            job.last_line(),
+        )
+
+
+def test_shared_memory_that_runs_out_is_one_line(digits, tmp_path):
     mount = 'mount -t tmpfs -o size=3M tmpfs /dev/shm && exec "$@"'  # a batch or two
     small = ("unshare", "--mount", "--map-root-user", "bash", "-c", mount, "small")
     if subprocess.run([*small, "true"], capture_output=True).returncode:
         pytest.skip("needs mount namespaces")
-    command = training(many_digits, tmp_path / "ckpts", f"--gpu={gpus}", "-j4")
-    command += ["--image-size=96", "-b64"]
-    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path, wrapper=small) as job:
-        assert fails_within_a_minute(job) == 2
+    words = command(digits, tmp_path / "ckpts", "-j4", "--image-size=224", "-b24")
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path, wrapper=small) as job:
+        assert job.finish() == 2
         (line,) = job.err.read_text().splitlines()
-    assert re.match(r"error: (rank [01]: )?out of shared memory; fewer workers \(-j\) or", line)
+        assert job.all_gone()
+    assert line.startswith("error: out of shared memory; fewer workers (-j) or")
+
+
+def test_memory_that_runs_out_is_one_line(digits, tmp_path, capsys):
+    # more bytes than a process can address
+    assert run(digits, tmp_path, "--synthetic", "--image-size", 10**7) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    less = r"a smaller -b \(with --accumulate for the same update\) or --amp bf16 needs less"
+    said = rf"error: out of memory on the CPU, which was asked for \d+ bytes; {less}"
+    assert re.fullmatch(said, line)
 
 
 @pytest.mark.parametrize(
@@ -89,59 +119,5 @@ def test_other_lacks_of_memory(error, line, capsys):
     def fail():
         raise error
 
-    assert guarded(fail, "less") == 2
+    assert exit_code(fail, "less") == 2
     assert capsys.readouterr().err == f"error: {line}\n"
-
-
-@pytest.mark.parametrize("launch", ["own", "torchrun"])
-def test_exception_in_one_process_ends_the_job(launch, many_digits, tmp_path):
-    command = training(many_digits, tmp_path / "ckpts", "-j2", epochs=20)
-    start = [Path(__file__).with_name("failing.py"), *command]
-    start = [*start, "--gpu=-1,-1"] if launch == "own" else [*torchrun(2), *start, "--gpu=-1"]
-    environ = ("env", f"PYTHONPATH={ROOT}")
-    with Job(tmp_path / "output", *start, mark=tmp_path, wrapper=environ) as job:
-        assert fails_within_a_minute(job) == 1
-        err, reason = job.err.read_text(), "LookupError: nobody foresaw it"
-        assert "Traceback" in err
-        if launch == "own":
-            assert job.last_line() == f"error: rank 1: {reason}"
-        else:
-            root_cause = err.split("Root Cause")[1]
-            assert reason in root_cause.splitlines()[-2]
-            assert "rank      : 1" in root_cause
-
-
-@pytest.mark.parametrize("launch", ["own", "torchrun"])
-def test_lost_worker_of_one_process_ends_the_job(launch, many_digits, tmp_path):
-    command = training(many_digits, tmp_path / "ckpts", "-j2", epochs=20)
-    start = [COMMAND, *command, "--gpu=-1,-1"]
-    if launch == "torchrun":
-        start = [*torchrun(2), COMMAND, *command, "--gpu=-1"]
-    with Job(tmp_path / "output", *start, mark=tmp_path).after_steps(2) as job:
-        victim = job.ranks()[1]
-        loaders = [pid for pid in job.alive() if parent_of(pid) == victim]
-        os.kill(loaders[0], signal.SIGKILL)
-        code, last = fails_within_a_minute(job), job.last_line()
-        # PyTorch notices it by the signal, or by its own look at the workers, unless the process
-        # was just then taking a batch from it
-        said = (
-            rf"DataLoader worker ((\(pid(\(s\))? {loaders[0]}\) "
-            r"(is killed by signal: Killed|exited unexpectedly))|hung up \(\w+: .*\)); "
-            r"the system kills what it has no memory for: fewer workers \(-j\) or .*"
-        )
-        if launch == "own":
-            assert code == 2
-            assert re.fullmatch(f"error: rank 1: {said}", last)
-        else:
-            assert code == 1  # torchrun's own
-            root_cause = job.err.read_text().split("Root Cause")[1]
-            assert re.search(said, root_cause.splitlines()[-2])
-            assert "rank      : 1" in root_cause
-
-
-def test_mistake_is_one_line_with_several_processes(tmp_path):
-    done = run_command(tmp_path / "nothing", "--gpu=-1,-1")
-    assert done.returncode == 2
-    expected = rf"error: rank [01]: data folder {tmp_path}/nothing does not exist\n"
-    assert re.fullmatch(expected, done.stderr)
-    assert done.stdout == ""

@@ -1,127 +1,114 @@
-"""Stopped and killed at any moment, runs end with the weights of a run that never was."""
+"""Stopped and killed at any moment, runs end with the weights of a run that never was.
 
-import functools
+Stops that need no process of their own are in tests/training/test_run.py.
+"""
+
 import os
 import random
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_command
-from jobs import COMMAND, Job, checkpoint, same, torchrun, training, weights
+from conftest import run_command
+from jobs import COMMAND, Job, torchrun
+from runs import STEPS, assert_equal, assert_same_run, command, load, path, run
 
 KILLS = 10
-EPOCHS = 9  # of six steps: enough to be killed in that often
+EPOCHS = 12  # of four steps: enough to be killed in that often
+GOES_ON = "the same command with --resume auto goes on"
 
 
-@pytest.fixture(scope="module")
-def undisturbed(many_digits, tmp_path_factory):
-    """Final weights by (processes, epochs)."""
-    root = tmp_path_factory.mktemp("undisturbed")
-
-    @functools.cache
-    def run(processes, epochs):
-        folder = root / f"{processes}-{epochs}"
-        gpu = "--gpu=" + ",".join(["-1"] * processes)
-        done = run_command(*training(many_digits, folder, "-j0", gpu, epochs=epochs))
-        assert done.returncode == 0, done.stderr
-        return weights(folder)
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)]
-)
-def test_one_process_stops_and_goes_on_mid_epoch(number, code, many_digits, tmp_path, undisturbed):
-    command = training(many_digits, tmp_path / "ckpts", "--gpu=-1", "-j2", "--resume=auto")
-    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path).after_steps(3) as job:
-        os.killpg(job.process.pid, number)  # the loader's workers get it too
-        assert job.finish() == code
-        assert "--resume auto goes on" in job.last_line()
-        assert job.err.read_text().count("\n") == 1
-        assert job.all_gone()
-    stopped = checkpoint(tmp_path / "ckpts")
-    assert stopped.exists()
-    command = training(many_digits, tmp_path / "ckpts", "--gpu=-1", "-j1", "--resume=auto")
-    done = run_command(*command)
-    assert done.returncode == 0, done.stderr
-    assert "resumed" in done.stdout
-    assert same(weights(tmp_path / "ckpts"), undisturbed(1, 2))
-
-
-def test_two_processes_stop_together_and_go_on(many_digits, tmp_path, undisturbed):
-    command = training(many_digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j2", "--resume=auto")
-    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path).after_steps(2) as job:
-        for pid in [*job.ranks(), job.process.pid]:  # a cluster signals them all, the launcher too
-            os.kill(pid, signal.SIGTERM)
-        assert job.finish() == 143
-        assert "--resume auto goes on" in job.last_line()
-        assert job.err.read_text().count("\n") == 1
-        assert job.all_gone()
-    command[command.index("-j2")] = "-j4"
-    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path) as job:
-        assert job.finish() == 0
-        assert "resumed" in job.out.read_text()
-    assert same(weights(tmp_path / "ckpts"), undisturbed(2, 2))
-
-
-def test_two_processes_of_torchrun_stop_together(many_digits, tmp_path):
-    command = training(many_digits, tmp_path / "ckpts", "--gpu=-1", "-j2", epochs=20)
-    with Job(tmp_path / "output", *torchrun(2), COMMAND, *command, mark=tmp_path).after_steps(
-        2
-    ) as job:
+def test_a_run_that_has_not_begun_ends_at_once(digits, tmp_path):
+    words = command(digits, tmp_path / "ckpts")
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
+        loaded = Path(f"/proc/{job.process.pid}/maps")
+        job.wait_until(lambda: "libtorch" in loaded.read_text())
         job.process.terminate()
-        assert job.finish() == 1  # torchrun's own, whatever its processes return
-        assert job.err.read_text().count("--resume auto goes on") == 1
-        assert job.all_gone()
-    assert checkpoint(tmp_path / "ckpts").exists()
+        assert job.finish() == 143
+        assert job.last_line() == "stopped before the training began"
+    assert not (tmp_path / "ckpts").exists()
 
 
-def test_a_signal_to_one_process_stops_all(many_digits, tmp_path):
-    command = training(many_digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j0", epochs=20)
-    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path).after_steps(2) as job:
-        os.kill(job.ranks()[1], signal.SIGINT)
+def test_ctrl_c_reaches_the_workers_too_and_the_run_goes_on(digits, tmp_path, undisturbed):
+    words = command(digits, tmp_path / "ckpts", "--epochs", 3)
+    with Job(tmp_path / "output", COMMAND, *words, "-j2", mark=tmp_path) as job:
+        job.after_steps(3)
+        os.killpg(job.process.pid, signal.SIGINT)
         assert job.finish() == 130
-        assert "--resume auto goes on" in job.last_line()
+        (line,) = job.err.read_text().splitlines()
+        assert line.endswith(GOES_ON)
         assert job.all_gone()
+    assert run(digits, tmp_path / "ckpts", "--epochs", 3, "--resume", "auto") == 0
+    assert_same_run(tmp_path / "ckpts", undisturbed)
 
 
-def test_no_process_leaves_before_the_first_has_saved(many_digits, tmp_path):
-    slow = Path(__file__).with_name("slow_saving.py")
-    command = training(many_digits, tmp_path / "ckpts", "-j0", "--gpu=-1", epochs=20)
-    start = [*torchrun(2), slow, *command]
-    environ = ("env", f"PYTHONPATH={ROOT}")
-    with Job(tmp_path / "output", *start, mark=tmp_path, wrapper=environ).after_steps(2) as job:
-        os.kill(job.ranks()[1], signal.SIGTERM)
-        job.wait_until(lambda: len(job.ranks()) < 2)
-        assert checkpoint(tmp_path / "ckpts").exists()
-        job.finish()
-        assert job.err.read_text().count("--resume auto goes on") == 1
-
-
-def test_processes_stop_and_save_when_their_launcher_is_killed(many_digits, tmp_path):
-    command = training(many_digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j2", epochs=20)
-    with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path).after_steps(2) as job:
-        job.process.kill()
-        assert job.all_gone()
-        assert "--resume auto goes on" in job.last_line()
-    assert checkpoint(tmp_path / "ckpts").exists()
+def test_a_killed_run_goes_on_from_within_its_epoch(digits, tmp_path, undisturbed):
+    words = command(digits, tmp_path / "ckpts", "--epochs", 3, "--save-every-minutes", 1e-5)
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
+        job.after_steps(STEPS + 3).process.kill()
+        assert job.finish() == -signal.SIGKILL
+    killed = load(tmp_path / "ckpts")
+    assert killed["epoch"] >= 1
+    assert (killed["epoch"], killed["step"]) != (1, 0)
+    assert run(digits, tmp_path / "ckpts", "--epochs", 3, "--resume", "auto") == 0
+    assert_same_run(tmp_path / "ckpts", undisturbed)
 
 
 @pytest.mark.slow
-def test_one_process_killed_five_times(many_digits, tmp_path, undisturbed):
-    draw = random.Random(1)
-    command = training(many_digits, tmp_path / "ckpts", "--gpu=-1", "-j1", "--resume=auto")
-    command.append("--save-every-minutes=0.0001")  # at every step
-    for _ in range(5):
-        with Job(tmp_path / "output", COMMAND, *command, mark=tmp_path) as job:
-            job.after_steps(draw.randint(1, 2))
-            job.process.send_signal(draw.choice([signal.SIGTERM, signal.SIGKILL]))
-            assert job.finish() != 0
-            assert job.all_gone()
-    assert run_command(*command).returncode == 0
-    assert same(weights(tmp_path / "ckpts"), undisturbed(1, 2))
+def test_a_cluster_signals_the_launcher_and_all_processes(digits, tmp_path):
+    words = command(digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j2")
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
+        job.after_steps(2)
+        for pid in [*job.ranks(), job.process.pid]:
+            os.kill(pid, signal.SIGTERM)
+        assert job.finish() == 143
+        (line,) = job.err.read_text().splitlines()
+        assert line.endswith(GOES_ON)
+        assert job.all_gone()
+    assert path(tmp_path / "ckpts").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_stops_its_processes(digits, tmp_path):
+    words = command(digits, tmp_path / "ckpts", "-j2")
+    with Job(tmp_path / "output", *torchrun(2), COMMAND, *words, mark=tmp_path) as job:
+        job.after_steps(2).process.terminate()
+        assert job.finish() == 1  # torchrun's own, whatever its processes return
+        assert job.err.read_text().count(GOES_ON) == 1
+        assert job.all_gone()
+    assert path(tmp_path / "ckpts").exists()
+
+
+SLOW_DISK = "#include <unistd.h>\nint fsync(int file) { sleep(3); return 0; }\n"
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_stops_all_and_none_leaves_before_the_first_has_saved(digits, tmp_path):
+    library = tmp_path / "slow_disk.so"
+    build = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library]
+    subprocess.run(build, input=SLOW_DISK, text=True, check=True)
+    words = command(digits, tmp_path / "ckpts", "--gpu=-1,-1")
+    slow = ("env", f"LD_PRELOAD={library}")
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path, wrapper=slow) as job:
+        first, second = job.after_steps(2).ranks()
+        os.kill(second, signal.SIGINT)
+        job.wait_until(lambda: len(job.ranks()) < 2)
+        assert path(tmp_path / "ckpts").exists()
+        assert job.finish() == 130
+        assert job.last_line().endswith(GOES_ON)
+        assert job.all_gone()
+
+
+@pytest.mark.slow
+def test_processes_stop_and_save_when_their_launcher_is_killed(digits, tmp_path):
+    words = command(digits, tmp_path / "ckpts", "--gpu=-1,-1", "-j2")
+    with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
+        job.after_steps(2)
+        job.process.kill()
+        assert job.all_gone()
+        assert job.last_line().endswith(GOES_ON)
+    assert path(tmp_path / "ckpts").exists()
 
 
 def runs_anew(job, victims):
@@ -130,19 +117,21 @@ def runs_anew(job, victims):
 
 
 @pytest.mark.slow
-def test_two_processes_killed_ten_times_come_back(many_digits, tmp_path, undisturbed):
+def test_two_processes_killed_ten_times_come_back(digits, tmp_path):
     draw = random.Random(2)
-    command = training(many_digits, tmp_path / "ckpts", "-j2", "--resume=auto", epochs=EPOCHS)
-    command += ["--gpu=-1", "--save-every-minutes=0.0001"]
-    start = [*torchrun(2, f"--max-restarts={KILLS}"), COMMAND, *command]
-    with Job(tmp_path / "output", *start, mark=tmp_path) as job:
+    words = ["--epochs", EPOCHS, "--save-every-minutes", 1e-5]
+    start = torchrun(2, f"--max-restarts={KILLS}")
+    killed = command(digits, tmp_path / "ckpts", *words, "-j2", "--resume=auto")
+    with Job(tmp_path / "output", *start, COMMAND, *killed, mark=tmp_path) as job:
         victims = set()
         for kill in range(KILLS):
             job.wait_until(lambda: runs_anew(job, victims))  # noqa: B023
             job.after_steps(job.steps() + draw.randint(1, 3))
             victims = job.ranks()
             os.kill(draw.choice(victims), signal.SIGKILL if kill % 2 else signal.SIGTERM)
-        assert job.finish(300) == 0, job.err.read_text()
+        assert job.finish() == 0, job.err.read_text()
         assert job.out.read_text().count("resumed") == KILLS
         assert job.all_gone()
-    assert same(weights(tmp_path / "ckpts"), undisturbed(2, EPOCHS))
+    done = run_command(*command(digits, tmp_path / "whole", *words, "--gpu=-1,-1"))
+    assert done.returncode == 0, done.stderr
+    assert_equal(load(tmp_path / "ckpts"), load(tmp_path / "whole"), "checkpoint")

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from jobs import COMMAND, Job, checkpoint, same, training, weights
-from utils.checkpoints.files import read_file
+from conftest import run_command
+from jobs import COMMAND, Job
+from runs import STEPS, assert_equal, command, load
 
 IMPATIENT = str(Path(__file__).with_name("impatient.py"))
 
@@ -43,52 +43,50 @@ def nodes():
                 ip("netns", "del", name)
 
 
-def start(nodes, number, folder, script, *command) -> Job:
+def start(nodes, number, folder, script, *words) -> Job:
     """torchrun with one process on node `number`; they meet at the first."""
     inside = ("ip", "netns", "exec", nodes[number - 1])
-    environ = ("env", "GLOO_SOCKET_IFNAME=wire", f"PYTHONPATH={ROOT}")
+    environ = ("env", "GLOO_SOCKET_IFNAME=wire")
     meet = "--nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=10.77.0.1:29400"
     # the host's name says nothing of a namespace, so each is told who it is
     here = [f"--local-addr=10.77.0.{number}", f"--rdzv-conf=is_host={int(number == 1)}"]
     torchrun = ["-m", "torch.distributed.run", *meet.split(), *here, script]
-    return Job(folder, *torchrun, *command, mark=folder, wrapper=(*inside, *environ))
+    return Job(folder, *torchrun, *words, mark=folder, wrapper=(*inside, *environ))
 
 
 @pytest.mark.slow
-def test_two_nodes_train_like_one_with_two_processes(nodes, many_digits, tmp_path):
+def test_two_nodes_train_like_one_with_two_processes(nodes, digits, tmp_path):
     """Without a shared run folder: the second node has none of its own."""
     folders = [tmp_path / "1", tmp_path / "2"]
     with contextlib.ExitStack() as stack:
         jobs = []
         for number, folder in enumerate(folders, 1):
-            options = training(many_digits, folder / "ckpts", "-b4", "--gpu=-1", "-j0")
-            jobs.append(stack.enter_context(start(nodes, number, folder, COMMAND, *options)))
+            words = command(digits, folder / "ckpts", "--epochs", 2, "-b3")  # on each node
+            jobs.append(stack.enter_context(start(nodes, number, folder, COMMAND, *words)))
         for job in jobs:
             assert job.finish() == 0, job.err.read_text()
-    (main,) = (folder for folder in folders if checkpoint(folder / "ckpts").exists())
+    (main,) = (folder for folder in folders if (folder / "ckpts").exists())
     assert "2 processes on 2 nodes" in next(main.glob("*.out")).read_text()
-    alone = tmp_path / "alone"
-    command = training(many_digits, alone / "ckpts", "--gpu=-1,-1", "-j0")  # -b 8 on one node
-    with Job(alone, COMMAND, *command, mark=alone) as job:
-        assert job.finish() == 0
-    assert same(weights(main / "ckpts"), weights(alone / "ckpts"))
+    done = run_command(*command(digits, tmp_path / "alone", "--epochs", 2, "--gpu=-1,-1"))
+    assert done.returncode == 0, done.stderr
+    assert_equal(load(main / "ckpts"), load(tmp_path / "alone"), "checkpoint")
 
 
 @pytest.mark.slow
-def test_a_node_that_is_cut_off_ends_the_job_on_the_other(nodes, many_digits, tmp_path):
+def test_a_node_that_is_cut_off_ends_the_job_on_the_other(nodes, digits, tmp_path):
     folders = [tmp_path / "1", tmp_path / "2"]
     with contextlib.ExitStack() as stack:
         jobs = []
         for number, folder in enumerate(folders, 1):
-            options = training(many_digits, folder / "ckpts", "-b4", "--gpu=-1", "-j1", epochs=50)
-            jobs.append(stack.enter_context(start(nodes, number, folder, IMPATIENT, *options)))
-        jobs[0].wait_until(lambda: sum(job.steps() for job in jobs) >= 8)
+            words = command(digits, folder / "ckpts", "-b3", "-j1")
+            jobs.append(stack.enter_context(start(nodes, number, folder, IMPATIENT, *words)))
+        jobs[0].wait_until(lambda: sum(job.steps() for job in jobs) >= STEPS + 2)
         ip("-n", nodes[1], "link", "set", "wire", "down")
-        assert jobs[0].finish(120) != 0
+        assert jobs[0].finish() != 0
         root_cause = jobs[0].err.read_text().split("Root Cause")[1].splitlines()[-2]
         assert re.search("Timed out waiting|Application timeout|Connection", root_cause)
         assert jobs[0].all_gone()
         # the launcher of the other node waits longer, for the store that was on the first
         jobs[1].wait_until(lambda: not jobs[1].ranks())
-    saved = [checkpoint(folder / "ckpts") for folder in folders]
-    assert [read_file(str(path))["epoch"] for path in saved if path.exists()][0] >= 1
+    (main,) = (folder for folder in folders if (folder / "ckpts").exists())
+    assert load(main / "ckpts")["epoch"] >= 1

@@ -40,9 +40,9 @@ def test_both_loops_train_as_the_published_network(name):
     trained = dict(loops.net.named_parameters())
     for key, wanted in reference.named_parameters():
         key = key.replace("conv2.0.", "conv2.")
-        moved = trained[key] - start[key]
-        assert moved.any()
-        torch.testing.assert_close(moved, wanted - start[key], rtol=0.05, atol=1e-6)
+        moved, expected = trained[key] - start[key], wanted - start[key]
+        # as a whole: single weights move by little more than rounding
+        assert (moved - expected).norm() < 0.05 * expected.norm(), key
 
 
 def test_who_takes_part():

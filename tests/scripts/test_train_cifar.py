@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from runs import SignalAtForward, assert_equal, assert_same_run, load, metrics, path
+from runs import SignalAtForward, assert_same_run, load, metrics, path
 
 from networks.cifar.resnet import CifarResNet
 from scripts.train_cifar import main
 
-STEPS = 3  # 280 images in batches of 128
+STEPS = 2  # 140 images in batches of 128
 
 
 def command(images: Path, root: Path, *more) -> list[str]:
-    words = f"--data-dir {images} --gpu -1 --iterations 5 -p 1 --ckpt {root}"
+    words = f"--data-dir {images} --gpu -1 --iterations 3 -p 1 --ckpt {root}"
     return words.split() + [str(word) for word in more]
 
 
@@ -25,10 +25,19 @@ def run(images: Path, root: Path, *more) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(digits32, tmp_path_factory):
+def images(digits32, tmp_path_factory):
+    """Every other training image of `digits32`."""
+    folder = shutil.copytree(digits32, tmp_path_factory.mktemp("half") / "digits32")
+    for each in folder.glob("train/*/*[13579].png"):
+        each.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
     """Where a run was made from beginning to end."""
     root = tmp_path_factory.mktemp("whole")
-    assert run(digits32, root) == 0
+    assert run(images, root) == 0
     return root
 
 
@@ -43,54 +52,46 @@ def test_the_recipe_is_the_papers(whole):
     }
     parameters = sum(1 for _ in CifarResNet(20).parameters())
     assert len(group["params"]) == parameters  # norms and biases decay too
-    # of 5 iterations, those from the 3rd on are at a tenth, from the 4th on at a hundredth
+    # of 3 iterations, the last is at a tenth; the one that completes the epoch at a hundredth
     assert [line["lr"] for line in metrics(whole)] == pytest.approx([0.1, 0.001])
     log = path(whole, "log.txt").read_text().splitlines()
-    beginnings = ["device", "network", "parameters", "FLOPs", "data", "schedule", "run"]
-    assert [line.split()[0] for line in log[: len(beginnings)]] == beginnings
-    assert "schedule    5 iterations, shortened from 64,000, 2 epochs" in log
+    beginnings = ["device", "network", "parameters", "FLOPs", "data", "schedule", "run folder"]
+    assert all(line.startswith(f"{start} ") for line, start in zip(log, beginnings, strict=False))
+    assert "schedule    3 iterations, shortened from 64,000, 2 epochs" in log
 
 
 @pytest.mark.parametrize(
     ("forward", "position"),
     [
-        pytest.param(1 + STEPS + 1 + 2, (1, 2), id="within an epoch"),
+        pytest.param(1 + STEPS + 1 + 1, (1, 1), id="within an epoch"),
         pytest.param(1 + STEPS + 1, (0, STEPS), id="in the validation"),
     ],
 )
-def test_a_stopped_run_goes_on_bit_for_bit(whole, digits32, tmp_path, capsys, forward, position):
+def test_a_stopped_run_goes_on_bit_for_bit(whole, images, tmp_path, capsys, forward, position):
     with SignalAtForward(CifarResNet, forward, signal.SIGTERM):
-        assert run(digits32, tmp_path) == 143
+        assert run(images, tmp_path) == 143
     (said,) = capsys.readouterr().err.splitlines()
     assert said.endswith(f"{path(tmp_path).parent}; the same command goes on")
     stopped = load(tmp_path)
     assert (stopped["epoch"], stopped["step"]) == position
-    assert run(digits32, tmp_path) == 0
+    assert run(images, tmp_path) == 0
     assert_same_run(tmp_path, whole)
 
 
-def test_finished_runs_are_passed_over_and_missing_ones_made(whole, digits32, tmp_path, capsys):
-    root = shutil.copytree(whole, tmp_path / "ckpts")
-    first = path(root).parent
+def test_finished_runs_are_passed_over_and_missing_ones_made(images, tmp_path, capsys):
+    short = "--iterations", 1, "--attentions"
+    assert main(command(images, tmp_path, *short, "none")) == 0
+    first = path(tmp_path).parent
     before = {each.name: each.read_bytes() for each in first.iterdir()}
-    # in another order than the first run's, for it stands in one with the others
-    assert main(command(digits32, root, "--attentions", "simam,none", "--iterations", 5)) == 0
+    capsys.readouterr()
+    assert main(command(images, tmp_path, *short, "none,se", "--seeds", "1,2")) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"finished    {first}"
     assert {each.name: each.read_bytes() for each in first.iterdir()} == before
-    short = "--iterations", 1, "--attentions", "none,se", "--seeds", "2,1"
-    others = tmp_path / "others"
-    assert main(command(digits32, others, *short)) == 0
-    names = [
-        f"digits32-cifar_resnet20{name}-seed{seed}"
-        for name in ("", "-se-param16")
-        for seed in (1, 2)
-    ]
-    assert {each.name for each in others.iterdir()} == set(names)
-    states = [
-        torch.load(others / name / "model_best.pth.tar", weights_only=True)["state_dict"]
-        for name in names
-    ]
-    assert not torch.equal(states[0]["fc.weight"], states[1]["fc.weight"])
+    kinds = "cifar_resnet20", "cifar_resnet20-se-param16"
+    folders = [tmp_path / f"digits32-{kind}-seed{seed}" for kind in kinds for seed in (1, 2)]
+    assert sorted(tmp_path.iterdir()) == sorted(folders)
+    bests = [torch.load(each / "model_best.pth.tar", weights_only=True) for each in folders]
+    assert not torch.equal(*(best["state_dict"]["fc.weight"] for best in bests[:2]))
 
 
 def one_error(capsys, *words) -> str:
@@ -105,19 +106,17 @@ def one_error(capsys, *words) -> str:
     return said.err
 
 
-def test_a_folder_of_another_run_is_left_alone(whole, digits32, tmp_path, capsys):
-    before = load(whole)
-    words = command(digits32, whole, "--attentions", "simam")
-    error = one_error(capsys, *words, "--iterations", 6)
-    assert f"{whole / NAME} holds a run with iterations 5, this one has 6" in error
+def test_a_folder_of_another_run_is_left_alone(whole, images, tmp_path, capsys):
+    before = path(whole).read_bytes()
+    words = command(images, whole, "--attentions", "simam")
+    error = one_error(capsys, *words, "--iterations", 4)
+    assert f"{path(whole).parent} holds a run with iterations 3, this one has 4" in error
     assert "give another --ckpt" in error
-    other = tmp_path / "other" / "digits32"
-    write_digits(other, val=2, train=28)
-    for path in other.rglob("*.png"):
-        Image.open(path).resize((32, 32)).rotate(90).save(path)
-    error = one_error(capsys, *words, "--data-dir", other)
-    assert "holds a run with checksum" in error
-    assert_equal(load(whole), before, "checkpoint")
+    other = shutil.copytree(images, tmp_path / "other" / "digits32")
+    image = other / "train" / "0" / "002.png"
+    Image.open(image).rotate(90).save(image)
+    assert "holds a run with checksum" in one_error(capsys, *words, "--data-dir", other)
+    assert path(whole).read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -127,14 +127,14 @@ def test_compiled_with_all_options_stopped_and_resumed(digits, tmp_path):
         return Job(tmp_path / "jobs", COMMAND, *arguments, mark=tmp_path / name)
 
     with job("whole") as whole:
-        assert whole.finish(300) == 0, whole.err.read_text()
+        assert whole.finish() == 0, whole.err.read_text()
         assert "\ncompiled    in " in whole.out.read_text()
     with job("parts") as parts:
-        parts.wait_until(lambda: parts.steps() >= 1, 300)
+        parts.after_steps(1)
         parts.process.terminate()
         assert parts.finish() == 143
     with job("parts", "--resume", "auto") as parts:
-        assert parts.finish(300) == 0
+        assert parts.finish() == 0
     assert_equal(load(tmp_path / "parts"), load(tmp_path / "whole"), "checkpoint")
     assert run(digits, tmp_path / "eager", *options) == 0
     eager = load(tmp_path / "eager")["state_dict"]

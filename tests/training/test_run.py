@@ -158,7 +158,9 @@ def test_evaluation_repeats_the_accuracy_at_any_batch_size(undisturbed, digits, 
 def test_a_loss_that_explodes_ends_the_run_and_keeps_the_checkpoint(copied, digits, capsys):
     root, before = copied
     assert run(digits, root, "--epochs", 4, "--lr", 1e30, "--resume", "auto") == 2
-    (error,) = capsys.readouterr().err.splitlines()
+    said = capsys.readouterr()
+    assert "changed     --lr 1e+30 (was 0.006), --epochs 4 (was 3)\n" in said.out
+    (error,) = said.err.splitlines()
     assert error.startswith("error: the loss is NaN or infinite since epoch 4, step ")
     assert error.endswith(f"(learning rate 1e+30); the last good checkpoint is {path(root)}")
     assert path(root).read_bytes() == before
@@ -199,6 +201,9 @@ def test_what_a_run_can_not_go_on_with_is_refused(copied, digits, tmp_path, caps
             f"stands within epoch 0 with {name} {was}, this run has {value}; go on with the same"
             in capsys.readouterr().err
         )
+    torch.save(load(tmp_path / "stopped") | {"step": -1}, tmp_path / "made.pth.tar")
+    assert run(digits, tmp_path / "new", "--resume", tmp_path / "made.pth.tar") == 2
+    assert "is damaged: its step is no such thing" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -32,30 +32,25 @@ def root(undisturbed, digits32, tmp_path_factory):
 @pytest.fixture(scope="module")
 def ask(root):
     """A function from a path to what `tensorboard --logdir` answers there."""
-    command = [sys.executable, "-W", "ignore", "-m", "tensorboard.main", "--logdir", str(root)]
-    server = subprocess.Popen(
-        [*command, "--port", "0", "--host", "127.0.0.1"],
+    options = f"--logdir {root} --host 127.0.0.1 --port 0"
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "tensorboard.main", *options.split()],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    ready = (re.search(r"http://127\.0\.0\.1:\d+/", line) for line in server.stderr)
-    address = next(found[0] for found in ready if found)
+    ) as server:
+        found = (re.search(r"http://127\.0\.0\.1:\d+/", line) for line in server.stderr)
+        address = next(each[0] for each in found if each)
 
-    def ask(path: str, **query) -> bytes:
-        query = urllib.parse.urlencode(query)
-        with urllib.request.urlopen(f"{address}data/{path}?{query}", timeout=30) as answer:
-            return answer.read()
+        def ask(path: str, **query) -> bytes:
+            url = f"{address}data/{path}?{urllib.parse.urlencode(query)}"
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return answer.read()
 
-    try:
-        for _ in range(120):
-            if len(json.loads(ask("runs"))) == 2:
-                break
+        while len(json.loads(ask("runs"))) < 2:
             time.sleep(0.5)
         yield ask
-    finally:
         server.kill()
-        server.wait()
 
 
 def test_the_server_shows_the_scalars(root, ask):

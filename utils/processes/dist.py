@@ -24,7 +24,8 @@ from ..errors import UsageError
 from .memory import keep_freed_memory
 
 # How long a process waits for the others, which may be saving or reading from a slow disk. A
-# process that dies is noticed at once; only a machine that falls silent takes this long.
+# process that dies is noticed at once; only a machine that falls silent takes this long. A program
+# may set another before it calls `start`.
 TIMEOUT = timedelta(minutes=10)
 # the environment's name for the file by which `launch`'s processes find each other
 STORE = "SIMAM_STORE"
