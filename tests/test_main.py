@@ -85,8 +85,6 @@ def weights(tmp_path_factory):
     torch.save(state, folder / "ten.pth")
     torch.save(state | {"fc.bias": torch.full((10,), torch.nan)}, folder / "nan.pth")
     (folder / "cut.pth").write_bytes((folder / "ten.pth").read_bytes()[:100_000])
-    (folder / "text.pth").write_text("hello\n")
-    (folder / "empty.pth").touch()
     (folder / "names.txt").write_text("\n".join(map(str, range(10))))
     torch.save(create_model("cifar_resnet32", num_classes=3).state_dict(), folder / "r32.pth")
     return folder
@@ -94,14 +92,9 @@ def weights(tmp_path_factory):
 
 BAD = {
     "no such data": ("{nowhere}", "data folder .* does not exist"),
-    "data without val": ("{weights}", "has no folder train/"),
+    "data without classes": ("{weights}", "has no folder train/"),
     "unknown arch": ("{data} -a resnet81", "unknown arch 'resnet81'; known: resnet18,"),
-    "unknown attention": (
-        "{data} --attention-type sima",
-        "unknown attention 'sima'; known: simam,",
-    ),
-    "attention parameter for none": ("{data} --attention-param 1", "takes no attention parameter"),
-    "lambda zero": ("{data} --attention-type simam --attention-param 0", "must be positive"),
+    "unknown attention": ("{data} --attention-type sima", "unknown attention 'sima'; known: simam"),
     "too few classes": ("{data} --num-classes 2", "--num-classes 2: .* has 3 class folders"),
     "no average": ("{data} -e --ema 0.9 --resume {weights}/ten.pth", "holds no average of weights"),
     "branches without a norm": (
@@ -114,9 +107,6 @@ BAD = {
     "missing checkpoint": ("{data} --resume {nowhere}", "checkpoint .* does not exist"),
     "missing weights": ("{data} --weights {nowhere}", "checkpoint .* does not exist"),
     "cut checkpoint": ("{data} --resume {weights}/cut.pth", "checkpoint .*cut.pth is damaged"),
-    "text file": ("{data} -e --resume {weights}/text.pth", "text.pth"),
-    "empty file": ("{data} -e --resume {weights}/empty.pth", "empty.pth"),
-    "folder as checkpoint": ("{data} -e --resume {weights}", "weights"),
     "other class count": (
         "{data} --weights {weights}/ten.pth -e --num-classes 3",
         r"2 mis-shaped \(fc.weight \(10, 64\) for \(3, 64\)",
@@ -125,11 +115,8 @@ BAD = {
         "{data} -e --weights {weights}/nan.pth --class-names {weights}/names.txt",
         "nan.pth makes outputs that are not finite",
     ),
-    "other network": (
-        "{data} -e --resume {weights}/r32.pth",
-        r"\d+ unexpected \(layer1.3.conv1.weight,",
-    ),
-    "run folder is a file": ("{data} --ckpt {weights}/text.pth", "can't write to run folder"),
+    "other network": ("{data} -e --resume {weights}/r32.pth", r"\d+ unexpected \(layer1.3.conv1"),
+    "run folder is a file": ("{data} --ckpt {weights}/cut.pth", "can't write to run folder"),
     "save to nowhere": (
         "{data} --resume {weights}/ten.pth --save-weights {nowhere}/w.pth",
         "can't write .*nowhere/w.pth",

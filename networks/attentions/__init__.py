@@ -8,7 +8,7 @@ from torch import nn
 
 from .cbam import CBAM
 from .eca import ECA
-from .fused import FUSED, simam_norm_act
+from .fused import FUSED, how_computed, simam_norm_act
 from .gc import GC
 from .names import unknown_name
 from .se import SE
@@ -28,6 +28,7 @@ __all__ = [
     "Spec",
     "create_attention",
     "default_param",
+    "how_computed",
     "list_attentions",
     "simam",
     "simam_module",

@@ -31,12 +31,12 @@ from torch import distributed, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
-from . import fused_cpu as kernels
-from . import native
-from .simam import NARROW, SimAM, simam_formula
+from . import fused_cpu, native
+from .simam import NARROW, SimAM, simam_formula, triton_kernels
 
 # The types of device where the operator takes the modules' place, a set that may be changed at any
 # time: none, since its speed in whole networks has yet to be measured; SIMAM_FUSED=1: the CPU.
+# "cuda" has kernels too, which have never run on a GPU.
 FUSED = {"cpu"} if os.environ.get("SIMAM_FUSED") == "1" else set()
 
 # what an activation keeps of z
@@ -77,6 +77,15 @@ class _Layer(NamedTuple):
 
     def with_statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> Norm:
         return Norm(mean, variance, self.norm.weight, self.norm.bias, self.norm.eps)
+
+
+def _kernels(x: torch.Tensor):
+    """The module that does the walks where x is."""
+    if x.is_cuda:
+        from . import fused_triton  # here, so that nothing else imports triton
+
+        return fused_triton
+    return fused_cpu
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
@@ -126,7 +135,7 @@ class _Kept(NamedTuple):
 
 def _forward(x, residual, layer: _Layer) -> tuple[torch.Tensor, _Kept]:
     """The result for dense x and residual of x's strides."""
-    module, kept_range = layer.norm, RANGES[type(layer.act)]
+    kernels, module, kept_range = _kernels(x), layer.norm, RANGES[type(layer.act)]
     if not layer.uses_batch:
         mean, variance = module.running_mean, module.running_var
         norm = layer.with_statistics(mean, variance)
@@ -146,7 +155,7 @@ def _forward(x, residual, layer: _Layer) -> tuple[torch.Tensor, _Kept]:
 
 def _backward(grad, x, kept: _Kept, norm: Norm, kept_range, group):
     """dx, and the gradients of gamma and beta, for dense x and grad of x's strides."""
-    stats = kept.stats
+    kernels, stats = _kernels(x), kept.stats
     if kept.count is None:
         dx, sums = kernels.frozen_backward(grad, x, stats, norm, kept_range)
         beta, gamma = kernels.batch_gradients(x, sums)
@@ -209,6 +218,17 @@ class _Fused(torch.autograd.Function):
         )
 
 
+def _has_kernels(device: str) -> bool:
+    return (native.library() if device == "cpu" else triton_kernels()) is not None
+
+
+def how_computed(device: str) -> str:
+    """How networks compute SimAM on that type of device, in words for a log."""
+    fused = device in FUSED and _has_kernels(device)
+    language = {"cpu": "C", "cuda": "Triton"}[device] if _has_kernels(device) else "PyTorch"
+    return f"{'one with norm and activation' if fused else 'by itself'}, in {language}"
+
+
 def _is_bare(module: nn.Module) -> bool:
     """Whether a call of the module is its class's forward and no more."""
     before, after = module._forward_pre_hooks, module._forward_hooks
@@ -251,7 +271,7 @@ def _fits(x, attention, norm, act, residual, between) -> bool:
         return False
     if type(norm) is nn.BatchNorm2d and x.numel() <= x.shape[1]:
         return False  # nothing, or one value per channel: what the modules say of it is said
-    return native.library() is not None
+    return _has_kernels(x.device.type)
 
 
 def simam_norm_act(

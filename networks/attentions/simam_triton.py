@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+LOG2E = tl.constexpr(1.4426950408889634)
 # Elements of a tile, 16 for each of 256 threads: as many as need no spilling of registers, with
 # two to five programs on a multiprocessor
 TILE = 4096
@@ -26,7 +27,7 @@ PROCESSORS = 132
 
 
 @triton.jit
-def _channels(C, M, num_channels, BLOCK_C: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+def channels_of(C, M, num_channels, BLOCK_C: tl.constexpr, CHANNELS_LAST: tl.constexpr):
     """This program's channels: their index over batch and channels, which exist, and where each
     one begins in memory (int64), with the step from one position to the next."""
     program = tl.program_id(0)
@@ -48,7 +49,7 @@ def _channels(C, M, num_channels, BLOCK_C: tl.constexpr, CHANNELS_LAST: tl.const
 
 
 @triton.jit
-def _tile(start, exists, step, first, last, BLOCK_M: tl.constexpr):
+def tile_at(start, exists, step, first, last, BLOCK_M: tl.constexpr):
     """Offsets (int64) and mask of the tile that begins at position `first`, up to `last`."""
     position = first + tl.arange(0, BLOCK_M)
     offsets = start[:, None] + position[None, :].to(tl.int64) * step
@@ -56,36 +57,43 @@ def _tile(start, exists, step, first, last, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
-def _load(pointer, offsets, mask, EVICT: tl.constexpr):
+def load(pointer, offsets, mask, EVICT: tl.constexpr):
     return tl.load(pointer + offsets, mask=mask, other=0.0, eviction_policy=EVICT).to(tl.float32)
 
 
 @triton.jit
-def _store(pointer, offsets, values, mask):
+def store(pointer, offsets, values, mask):
     tl.store(pointer + offsets, values.to(pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def attention(d, rate):
+    """sigmoid(a d^2 + 1/2) for rate = -a log2(e), by the root of its square: no division."""
+    root = tl.rsqrt(1.0 + tl.exp2(rate[:, None] * (d * d) - 0.5 * LOG2E))
+    return root * root
 
 
 @triton.jit
 def _weigh(x, mean, a):
     """d and s of a tile."""
     d = x - mean[:, None]
-    return d, tl.sigmoid(a[:, None] * d * d + 0.5)
+    return d, attention(d, a * -LOG2E)
 
 
 @triton.jit
-def _slope(x, g, d, s, mask):
-    """h d of a tile, 0 outside the map."""
-    return tl.where(mask, g * x * s * (1 - s) * d, 0.0)
+def _slope(x, g, d, s):
+    """h d of a tile, 0 outside the map, where x and g are."""
+    return g * ((x * d) * (s - s * s))
 
 
 @triton.jit
 def _gradient(g, d, s, hd, a, t, q):
     """dx of a tile."""
-    return g * s + 2.0 * a[:, None] * (hd - t[:, None] - d * q[:, None])
+    return g * s + (2.0 * a)[:, None] * (hd - (t[:, None] + d * q[:, None]))
 
 
 @triton.jit
-def _save_stats(stats_ptr, index, exists, num_channels, mean, squares, M, e_lambda):
+def save_stats(stats_ptr, index, exists, num_channels, mean, squares, M, e_lambda):
     """Store the mean and a = 1 / (4 (v + lambda)); returns a."""
     # torch.compile passes Python floats as float64, which would promote all that follows
     e_lambda = tl.full(mean.shape, e_lambda, tl.float32)
@@ -96,20 +104,20 @@ def _save_stats(stats_ptr, index, exists, num_channels, mean, squares, M, e_lamb
 
 
 @triton.jit
-def _moments(x_ptr, start, exists, step, first, last, BLOCK_M: tl.constexpr):
+def moments_of(x_ptr, start, exists, step, first, last, BLOCK_M: tl.constexpr):
     """The mean of the positions from `first` to `last`, and their squared distances from it.
 
     One walk with the first tile's mean for the true one, and without the cancellation of
     E[x^2] - E[x]^2.
     """
-    offsets, mask = _tile(start, exists, step, first, last, BLOCK_M)
-    x = _load(x_ptr, offsets, mask, "evict_last")
+    offsets, mask = tile_at(start, exists, step, first, last, BLOCK_M)
+    x = load(x_ptr, offsets, mask, "evict_last")
     near = tl.sum(x, 1) / tl.minimum(last - first, BLOCK_M)
     sums = tl.where(mask, x - near[:, None], 0.0)
     sums2 = sums * sums
     for begin in range(first + BLOCK_M, last, BLOCK_M):
-        offsets, mask = _tile(start, exists, step, begin, last, BLOCK_M)
-        x = _load(x_ptr, offsets, mask, "evict_last")
+        offsets, mask = tile_at(start, exists, step, begin, last, BLOCK_M)
+        x = load(x_ptr, offsets, mask, "evict_last")
         d = tl.where(mask, x - near[:, None], 0.0)
         sums += d
         sums2 += d * d
@@ -120,10 +128,10 @@ def _moments(x_ptr, start, exists, step, first, last, BLOCK_M: tl.constexpr):
 @triton.jit
 def _write_y(x_ptr, y_ptr, start, exists, step, first, last, mean, a, BLOCK_M: tl.constexpr):
     for begin in range(first, last, BLOCK_M):
-        offsets, mask = _tile(start, exists, step, begin, last, BLOCK_M)
-        x = _load(x_ptr, offsets, mask, "evict_first")
+        offsets, mask = tile_at(start, exists, step, begin, last, BLOCK_M)
+        x = load(x_ptr, offsets, mask, "evict_first")
         d, s = _weigh(x, mean, a)
-        _store(y_ptr, offsets, x * s, mask)
+        store(y_ptr, offsets, x * s, mask)
 
 
 @triton.jit
@@ -132,11 +140,11 @@ def _slopes(grad_ptr, x_ptr, start, exists, step, first, last, mean, a, BLOCK_M:
     sums = tl.zeros((start.shape[0], BLOCK_M), tl.float32)
     sums2 = tl.zeros((start.shape[0], BLOCK_M), tl.float32)
     for begin in range(first, last, BLOCK_M):
-        offsets, mask = _tile(start, exists, step, begin, last, BLOCK_M)
-        x = _load(x_ptr, offsets, mask, "evict_last")
-        g = _load(grad_ptr, offsets, mask, "evict_last")
+        offsets, mask = tile_at(start, exists, step, begin, last, BLOCK_M)
+        x = load(x_ptr, offsets, mask, "evict_last")
+        g = load(grad_ptr, offsets, mask, "evict_last")
         d, s = _weigh(x, mean, a)
-        hd = _slope(x, g, d, s, mask)
+        hd = _slope(x, g, d, s)
         sums += hd
         sums2 += hd * d
     return tl.sum(sums, 1), tl.sum(sums2, 1)
@@ -147,12 +155,12 @@ def _write_dx(
     grad_ptr, x_ptr, dx_ptr, start, exists, step, first, last, mean, a, t, q, BLOCK_M: tl.constexpr
 ):
     for begin in range(first, last, BLOCK_M):
-        offsets, mask = _tile(start, exists, step, begin, last, BLOCK_M)
-        x = _load(x_ptr, offsets, mask, "evict_first")
-        g = _load(grad_ptr, offsets, mask, "evict_first")
+        offsets, mask = tile_at(start, exists, step, begin, last, BLOCK_M)
+        x = load(x_ptr, offsets, mask, "evict_first")
+        g = load(grad_ptr, offsets, mask, "evict_first")
         d, s = _weigh(x, mean, a)
-        hd = _slope(x, g, d, s, mask)
-        _store(dx_ptr, offsets, _gradient(g, d, s, hd, a, t, q), mask)
+        hd = _slope(x, g, d, s)
+        store(dx_ptr, offsets, _gradient(g, d, s, hd, a, t, q), mask)
 
 
 @triton.jit
@@ -180,7 +188,7 @@ def _load_sums(sums_ptr, index, exists, num_channels, PARTS: tl.constexpr):
 
 @triton.jit
 def _join_moments(means, squares, M, SPAN, PARTS: tl.constexpr):
-    """The `_moments` of the whole map from those of its parts."""
+    """The `moments_of` of the whole map from those of its parts."""
     part = tl.arange(0, PARTS)
     count = tl.maximum(tl.minimum(M - part.to(tl.int64) * SPAN, SPAN), 0).to(tl.float32)[None, :]
     near = tl.sum(tl.where((part == 0)[None, :], means, 0.0), 1)
@@ -211,11 +219,11 @@ def _forward_kernel(
     PARTS: tl.constexpr,
     WALK: tl.constexpr,
 ):
-    index, exists, start, step = _channels(C, M, num_channels, BLOCK_C, CHANNELS_LAST)
+    index, exists, start, step = channels_of(C, M, num_channels, BLOCK_C, CHANNELS_LAST)
     first, last = _part(M, SPAN)
     if WALK == "once":
-        offsets, mask = _tile(start, exists, step, 0, M, BLOCK_M)
-        x = _load(x_ptr, offsets, mask, "evict_first")
+        offsets, mask = tile_at(start, exists, step, 0, M, BLOCK_M)
+        x = load(x_ptr, offsets, mask, "evict_first")
         mean = tl.sum(x, 1) / M
         d = tl.where(mask, x - mean[:, None], 0.0)
         squares = tl.sum(d * d, 1)
@@ -223,14 +231,14 @@ def _forward_kernel(
         means, squares = _load_sums(sums_ptr, index, exists, num_channels, PARTS)
         mean, squares = _join_moments(means, squares, M, SPAN, PARTS)
     else:
-        mean, squares = _moments(x_ptr, start, exists, step, first, last, BLOCK_M)
+        mean, squares = moments_of(x_ptr, start, exists, step, first, last, BLOCK_M)
     if WALK == "sums":
         _save_sums(sums_ptr, index, exists, num_channels, mean, squares)
     else:
-        a = _save_stats(stats_ptr, index, exists, num_channels, mean, squares, M, e_lambda)
+        a = save_stats(stats_ptr, index, exists, num_channels, mean, squares, M, e_lambda)
         if WALK == "once":
             d, s = _weigh(x, mean, a)
-            _store(y_ptr, offsets, x * s, mask)
+            store(y_ptr, offsets, x * s, mask)
         else:
             _write_y(x_ptr, y_ptr, start, exists, step, first, last, mean, a, BLOCK_M)
 
@@ -252,16 +260,16 @@ def _backward_kernel(
     PARTS: tl.constexpr,
     WALK: tl.constexpr,
 ):
-    index, exists, start, step = _channels(C, M, num_channels, BLOCK_C, CHANNELS_LAST)
+    index, exists, start, step = channels_of(C, M, num_channels, BLOCK_C, CHANNELS_LAST)
     first, last = _part(M, SPAN)
     mean = tl.load(stats_ptr + index, mask=exists, other=0.0)
     a = tl.load(stats_ptr + num_channels + index, mask=exists, other=0.0)
     if WALK == "once":
-        offsets, mask = _tile(start, exists, step, 0, M, BLOCK_M)
-        x = _load(x_ptr, offsets, mask, "evict_first")
-        g = _load(grad_ptr, offsets, mask, "evict_first")
+        offsets, mask = tile_at(start, exists, step, 0, M, BLOCK_M)
+        x = load(x_ptr, offsets, mask, "evict_first")
+        g = load(grad_ptr, offsets, mask, "evict_first")
         d, s = _weigh(x, mean, a)
-        hd = _slope(x, g, d, s, mask)
+        hd = _slope(x, g, d, s)
         t, q = tl.sum(hd, 1), tl.sum(hd * d, 1)
     elif WALK == "apply":
         t, q = _load_sums(sums_ptr, index, exists, num_channels, PARTS)
@@ -273,7 +281,7 @@ def _backward_kernel(
     else:
         t, q = t / M, 4.0 * a * q / tl.maximum(M - 1, 1)
         if WALK == "once":
-            _store(dx_ptr, offsets, _gradient(g, d, s, hd, a, t, q), mask)
+            store(dx_ptr, offsets, _gradient(g, d, s, hd, a, t, q), mask)
         else:
             _write_dx(
                 grad_ptr, x_ptr, dx_ptr, start, exists, step, first, last, mean, a, t, q, BLOCK_M

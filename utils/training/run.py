@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from networks.attentions import how_computed
 from networks.init import zero_init_residual
 
 from ..checkpoints import Checkpoint
@@ -351,9 +352,11 @@ def header(model: nn.Module, network: Network, dist: Dist, size: int) -> list[st
     param = network.attention_param
     attention = network.attention + ("" if param is None else f" (parameter {param:g})")
     flops = count_flops(model, size) / 1e9
+    simam = [f"SimAM       {how_computed(dist.device.type)}"]
     return [
         f"device      {describe(dist)}",
         f"network     {network.arch}, attention {attention}, {network.num_classes} classes",
+        *(simam if network.attention == "simam" else []),
         f"parameters  {count_parameters(model) / 1e6:.2f} M",
         f"FLOPs       {flops:.2f} G (multiply-adds at {size}x{size}, thop)",
     ]
