@@ -1,7 +1,6 @@
 """The networks by name, and what holds for all of them: those of `resnet.py` and `mobilenetv2.py`
 against torchvision's and timm's. The ones for CIFAR: `test_cifar_networks.py`."""
 
-import pickle
 import re
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import timm
 import torch
 import torchvision
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from networks import MODELS, create_model, list_attentions, list_models
 from networks.attentions.simam import simam_formula
@@ -21,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # a network for each kind of block
 KINDS = ("resnet18", "resnet50d", "mobilenet_v2")
-KINDS += ("cifar_resnet20", "cifar_preresnet20", "cifar_preresnet164", "cifar_mobilenet_v2")
+KINDS += ("cifar_preresnet20", "cifar_preresnet164", "cifar_mobilenet_v2")
 
 # from the paper's code, and torchvision's table for the last (1,000 classes)
 PARAMETERS = {
@@ -104,20 +102,6 @@ def test_simam_stands_behind_the_3x3_convolution(arch, blocks):
     images = torch.randn(1, 3, 80, 72, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(ours(images), theirs(images), rtol=0, atol=1e-10)
-
-
-@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
-@pytest.mark.parametrize("arch", KINDS)
-def test_plain_networks_are_scripted_traced_taken_apart_and_pickled(arch):
-    model, x = create_model(arch, num_classes=5).eval(), torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        y = model(x)
-        for copied in (torch.jit.script(model), torch.fx.symbolic_trace(model)):
-            torch.testing.assert_close(copied(x), y)
-        assert torch.equal(pickle.loads(pickle.dumps(model))(x), y)
-        pooled = create_feature_extractor(model, ["avgpool"])(x)["avgpool"]
-        head = model.classifier if hasattr(model, "classifier") else model.fc
-        torch.testing.assert_close(head(pooled.flatten(1)), y)
 
 
 def test_unknown_names_list_the_known_ones_closest_first():

@@ -1,4 +1,4 @@
-"""The operator on the CPU, where it works on a block of the map at a time."""
+"""The operator on the CPU: its C kernels, and plain PyTorch where there is no compiler."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from formula import assert_as_good_as_the_formula, differentiate
 from layouts import channels_last, contiguous
 
-from networks.attentions import simam
+from networks.attentions import native, simam
 from networks.attentions.simam import simam_formula
 
 MAPS = {  # shape, mean, standard deviation
@@ -26,8 +26,16 @@ MAPS = {  # shape, mean, standard deviation
 both_layouts = pytest.mark.parametrize("layout", [contiguous, channels_last])
 
 
+@pytest.fixture(autouse=True, params=["C", "PyTorch"])
+def kernels(request, monkeypatch):
+    if request.param == "PyTorch":
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif not native.library():
+        pytest.skip("needs a C compiler")
+
+
 @both_layouts
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("shape", "mean", "deviation"), MAPS.values(), ids=MAPS)
 def test_value_and_gradient(shape, mean, deviation, dtype, layout):
     x, grad = torch.randn(shape) * deviation + mean, torch.randn(shape) + 1

@@ -12,7 +12,6 @@ from torch.autograd.functional import jacobian
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from networks import ATTENTIONS, SimAM, create_attention, create_model, simam
-from networks.attentions.simam import simam_formula
 
 # what PyTorch says of itself
 pytestmark = [
@@ -20,6 +19,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.ao.quantization is deprecated"),
 ]
 
+# every kind of block and stem
+KINDS = ("resnet18", "resnet50d", "mobilenet_v2")
+KINDS += ("cifar_preresnet20", "cifar_preresnet164", "cifar_mobilenet_v2")
 SIZES = [(2, 16, 7, 5), (3, 16, 4, 6), (1, 16, 1, 1)]
 
 
@@ -63,11 +65,11 @@ def test_modules_are_exported_with_dynamic_sizes(name):
 
 
 @pytest.mark.parametrize("way", [torch.jit.script, torch.fx.symbolic_trace, pickled])
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "mobilenet_v2", "cifar_preresnet20"])
+@pytest.mark.parametrize("arch", KINDS)
 def test_networks_work_when_taken_apart(arch, way):
-    network = create_model(arch, "simam", 0.1).eval()
-    x = torch.randn(1, 3, 32, 32)
-    torch.testing.assert_close(way(network)(x), network(x), rtol=1e-4, atol=1e-4)
+    network = create_model(arch, "simam", 0.1).double().eval()
+    x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(way(network)(x), network(x))
 
 
 def test_pickled_graph_keeps_the_operator():
@@ -123,17 +125,6 @@ def test_vmap():
     x = torch.randn(3, 2, 4, 5, 6)
     each = torch.stack([simam(image) for image in x])
     torch.testing.assert_close(torch.func.vmap(simam)(x), each)
-
-
-def test_second_derivatives():
-    x, v = torch.randn(2, 1, 3, 3), torch.randn(2, 1, 3, 3)
-
-    def loss(function):
-        return lambda x: function(x, 0.1).pow(3).sum()
-
-    exact = torch.autograd.functional.hvp(loss(simam_formula), x.double(), v.double())[1]
-    ours = torch.autograd.functional.hvp(loss(simam), x, v)[1]
-    torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_the_default_device_is_heeded():
