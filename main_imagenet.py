@@ -8,7 +8,6 @@ DATA holds train/<class>/ and val/<class>/.
 """
 
 import argparse
-import math
 import sys
 from dataclasses import asdict, replace
 
@@ -18,6 +17,8 @@ from utils.processes.signals import end_when_asked
 if __name__ == "__main__":
     end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
+
+import torch
 
 from utils.checkpoints import Checkpoint
 from utils.checkpoints.formats import write_weights
@@ -105,8 +106,7 @@ def evaluate(config: Config, dist: Dist) -> None:
     progress = Progress(log, "Validation", loader.batches, config.machine.print_freq)
     model = dist.replicate(model)
     metrics = evaluate_with_progress(model, loader, dist, precision, progress)
-    if not math.isfinite(metrics["loss"]):
-        raise checkpoint.refusal("makes outputs that are not finite")
+    checkpoint.check_finite(torch.tensor(metrics["loss"]))
     log.line(accuracy_line(metrics))
 
 

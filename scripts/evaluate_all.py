@@ -36,6 +36,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
 
+import torch
+
 from utils.checkpoints.trained import Trained, load_trained
 from utils.config import Data, Machine, default_of
 from utils.data.classes import said_names
@@ -97,7 +99,7 @@ def evaluate_checkpoint(
     """Evaluate a network, saying where it is, on `images`, cut as those of its training.
 
     names: of its outputs, where it does not say them. Raises UsageError where a class folder means
-    none of its outputs.
+    none of its outputs, and where those are not finite.
     """
     network, preparation = trained.network, trained.preparation
     outputs = trained.checkpoint.outputs_for(images.classes, names)
@@ -106,6 +108,7 @@ def evaluate_checkpoint(
     progress = Progress(RunLog(), trained.path, loader.batches, print_freq=10)
     precision = Precision(dist.device.type)
     means = evaluate_with_progress(dist.replicate(model), loader, dist, precision, progress)
+    trained.checkpoint.check_finite(torch.tensor(means["loss"]))
     paper = TABLE3.get((network.arch, network.attention))
     if network.num_classes != IMAGENET_CLASSES:
         paper = None

@@ -26,7 +26,7 @@ def test_a_run_that_has_not_begun_ends_at_once(digits, tmp_path):
         job.wait_until(lambda: "libtorch" in loaded.read_text())
         job.process.terminate()
         assert job.finish() == 143
-        assert job.last_line() == "stopped before the training began"
+        assert job.last_line() == "stopped without saving"
     assert not (tmp_path / "ckpts").exists()
 
 

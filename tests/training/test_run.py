@@ -184,7 +184,7 @@ def test_what_a_run_can_not_go_on_with_is_refused(copied, digits, tmp_path, caps
     torch.save({"epoch": 90, "state_dict": load(root)["state_dict"]}, published)
     assert run(digits, tmp_path / "new", "--resume", published) == 2
     assert (
-        "holds weights but no training state; to start a new training from them: "
+        "holds weights but no training state; to start a new training from its weights: "
         f"--weights {published}" in capsys.readouterr().err
     )
 

@@ -13,7 +13,7 @@ from ..config import Network
 from ..data.classes import names_of, outputs_of, shown_names
 from ..data.preparation import CIFAR, IMAGENET, Preparation
 from ..errors import UsageError
-from .formats import CheckpointError, read_file
+from .formats import CheckpointError, is_stored, read_file
 from .names import StateDict, names_simam, remap_legacy_keys
 from .recognition import identify, is_of
 
@@ -173,6 +173,11 @@ class Checkpoint:
         network = Network(arch=arch, attention=name, attention_param=param, num_classes=count)
         return Recognised(network, assumed)
 
+    def check_finite(self, outputs: torch.Tensor) -> None:
+        """Raise CheckpointError where `outputs` of its network are NaN or infinite."""
+        if not outputs.isfinite().all():
+            raise self.refusal("makes outputs that are not finite")
+
     def build(self, network: Network) -> nn.Module:
         """The network with the file's weights."""
         model = network.build()
@@ -264,14 +269,5 @@ def classifier_of(state: StateDict) -> str | None:
 
 
 def _is_weight(key: Any, value: Any) -> bool:
-    """Whether `value` is a named tensor with as many numbers as its shape says.
-
-    A few numbers expanded to a huge shape would take that much memory once they are copied.
-    """
-    return (
-        isinstance(key, str)
-        and isinstance(value, torch.Tensor)
-        and value.layout is torch.strided
-        and value.device.type == "cpu"
-        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
-    )
+    """Whether `value` is a named tensor that can be copied."""
+    return isinstance(key, str) and is_stored(value)

@@ -106,6 +106,8 @@ def _reason(path: str, head: bytes, error: Exception) -> str:
     if isinstance(error, zipfile.BadZipFile):
         return "is damaged: it begins as a zip archive but does not end as one; is it whole?"
     words = (str(error) or type(error).__name__).splitlines()[0][:80]
+    if isinstance(error, MemoryError) or "allocate" in words:
+        return "asks for more memory than there is; is it a checkpoint, and whole?"
     known = "Weights only load failed" not in words
     return "can't be read; is it a checkpoint, and whole?" + (f" ({words})" if known else "")
 
@@ -115,6 +117,20 @@ def _foreign_classes(path: str, error: Exception) -> list[str]:
     with suppress(Exception), torch.serialization.safe_globals(HARMLESS):
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     return re.findall(r"GLOBAL ([\w.]+) ", str(error))  # in the older format, the first alone
+
+
+def is_stored(value: Any) -> bool:
+    """Whether `value` is a plain tensor in memory, with as many numbers as its shape says.
+
+    A few numbers expanded to a huge shape would take that much memory once they are copied.
+    """
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and not (value.is_nested or value.is_quantized)
+        and value.device.type == "cpu"
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )
 
 
 def to_bytes(content: Any) -> bytes:
