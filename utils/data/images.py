@@ -96,8 +96,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 class TurboImage:
     """A JPEG with the usual three components, decoded by libjpeg-turbo when its pixels are asked.
 
-    Where libjpeg warns, the file is Pillow's, which may refuse it. Raises ValueError for every other
-    file, and for one that does not end as a JPEG does; Pillow knows what to do with those.
+    Where libjpeg warns, the file is Pillow's, which may refuse it. Raises ValueError for every
+    other file, and for one that does not end as a JPEG does; Pillow knows what to do with those.
     """
 
     def __init__(self, data: bytes):
