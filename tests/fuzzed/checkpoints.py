@@ -78,7 +78,7 @@ class Checkpoints:
     def make(self, draw: Random, place: Path) -> str:
         change = draw.choice([self.bytes_of, self.entries_of, self.content_of, self.content_of])
         data, how = change(draw)
-        self.exact = change is not self.content_of and "other" not in how
+        self.exact = change != self.content_of and "other" not in how
         (place / "a.pth.tar").write_bytes(data)
         return how
 

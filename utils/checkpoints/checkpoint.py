@@ -82,7 +82,8 @@ class Checkpoint:
         kinds["num_classes"] = int
         said = {name: self.content.get(name, ...) for name in kinds}
         plain = all(isinstance(said[name], kind) for name, kind in kinds.items())
-        if plain and 0 < said["num_classes"] <= MOST_CLASSES:
+        sane = plain and 0 < said["num_classes"] <= MOST_CLASSES
+        if sane and abs(said["attention_param"] or 0) < MOST_CLASSES:
             with suppress(UsageError):  # an attention that there is not
                 return Network(**said)
         return None

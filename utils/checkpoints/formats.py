@@ -106,7 +106,7 @@ def _reason(path: str, head: bytes, error: Exception) -> str:
     if isinstance(error, zipfile.BadZipFile):
         return "is damaged: it begins as a zip archive but does not end as one; is it whole?"
     words = (str(error) or type(error).__name__).splitlines()[0][:80]
-    if isinstance(error, MemoryError) or "allocate" in words:
+    if isinstance(error, MemoryError) or "allocat" in str(error):
         return "asks for more memory than there is; is it a checkpoint, and whole?"
     known = "Weights only load failed" not in words
     return "can't be read; is it a checkpoint, and whole?" + (f" ({words})" if known else "")

@@ -98,7 +98,7 @@ FITS = {
     "dataset": _word,
     "arch": _word,
     "attention": _word,
-    "attention_param": lambda value: value is None or type(value) in (int, float),
+    "attention_param": lambda value: value is None or _amount(value),
     "iterations": lambda value: value is None or _count(value),
     "batch_size": _count,
     "images": _count,
