@@ -31,7 +31,7 @@ def unpack_train(archive: str, folder: str, problems: list[str]) -> None:
         for member in tqdm(members(tar), "Classes", IMAGENET_CLASSES, disable=None):
             named = re.fullmatch(r"n\d{8}\.tar", member.name) and member.name not in seen
             if not (named and member.isfile() and not member.issparse()):
-                problems.append(f"{archive}: left out {member.name!r}, which is no class, or again")
+                problems.append(f"{archive}: left out {member.name!r}, no class or there twice")
                 continue
             seen.add(member.name)
             place = f"{archive}, {member.name}"
@@ -64,7 +64,7 @@ def unpack(
         if not (member.isfile() and is_image(image)):
             continue
         if member.issparse() or member.size > LARGEST or image in seen:
-            problems.append(f"{archive}: left out {member.name!r}, sparse, too large or again")
+            problems.append(f"{archive}: left out {member.name!r}, sparse, huge or there twice")
             continue
         seen.add(image)
         target = target_of(image)
