@@ -93,14 +93,18 @@ def read_all(kind: Kind, folder: Path, seed: int, numbers: Iterable[int], at: mm
     return 0
 
 
-def main() -> int:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--files", type=int, default=10**9)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    args = parse_args()
     at = mmap.mmap(-1, 8)
     with tempfile.TemporaryDirectory() as name:
         kind, end, done = KINDS[args.kind](Path(name, "real")), time.monotonic() + args.seconds, 0

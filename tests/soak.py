@@ -37,15 +37,15 @@ class Soak:
         self.folder, self.data = folder, folder / "data"
         write_digits(self.data, val=4, train=8, classes=3)
 
-    def start(self, root: Path, processes: int) -> Job:
+    def start(self, root: Path, processes: int, draw: Random) -> Job:
         words = command(self.data, root, "--epochs", EPOCHS, "--save-every-minutes", 1e-5)
         gpus = ",".join(["-1"] * processes)
-        options = (f"--gpu={gpus}", "-j", processes, "--resume", "auto")
+        options = (f"--gpu={gpus}", "-j", processes * draw.randint(0, 1), "--resume", "auto")
         return Job(self.folder / "output", COMMAND, *words, *options, mark=root)
 
     def killed(self, root: Path, processes: int, draw: Random) -> bool:
         """Whether a run, started anew, was killed before its end."""
-        with self.start(root, processes) as job:
+        with self.start(root, processes, draw) as job:
             steps = draw.randint(0, 2 * STEPS)
             while job.steps() < steps and job.process.poll() is None:
                 time.sleep(0.01)
@@ -64,16 +64,20 @@ class Soak:
     def whole(self, processes: int) -> Path:
         """Where a run was that nobody disturbed."""
         root = self.folder / f"whole{processes}"
-        with self.start(root, processes) as job:
+        with self.start(root, processes, Random(0)) as job:
             assert job.finish() == 0, job.err.read_text()
         return root
 
 
-def main() -> int:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    args = parse_args()
     draw, kills, runs = Random(args.seed), 0, 0
     with tempfile.TemporaryDirectory() as name:
         soak = Soak(Path(name))
