@@ -201,6 +201,17 @@ def test_a_file_that_asks_for_more_memory_than_there_is(tmp_path):
     assert "asks for more memory than there is" in refusal(path)
 
 
+def test_an_older_torch_reads_no_pickle(tmp_path, monkeypatch):
+    for name in ("a.pth", "a.safetensors"):
+        write_weights(WEIGHTS, str(tmp_path / name))
+    monkeypatch.setattr("torch.__version__", type(torch.__version__)("2.9.1+cpu"))
+    said = refusal(tmp_path / "a.pth")
+    assert said.startswith("checkpoint FILE is not read with torch 2.9.1+cpu, which a made file")
+    assert same(Checkpoint(str(tmp_path / "a.safetensors")).weights, WEIGHTS)
+    monkeypatch.setattr("torch.__version__", type(torch.__version__)("2.10.0"))
+    assert same(Checkpoint(str(tmp_path / "a.pth")).weights, WEIGHTS)
+
+
 def test_zip_bomb_is_not_opened(tmp_path):
     path = tmp_path / "bomb.pth"
     torch.save({"w": torch.zeros(2_000_000)}, tmp_path / "a.pth")

@@ -321,6 +321,16 @@ def test_what_the_disk_does_not_give_is_said(archives, unreadable, tmp_path, cap
     assert line.endswith("; once that is mended, the same command goes on")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_regular_file_is_not_read(archives, kind, tmp_path, capsys):
+    (archives / TRAIN).unlink()
+    path = archives / "train" / A / "x.JPEG"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    assert prepare(archives, tmp_path / "made") == 2
+    assert capsys.readouterr().err.startswith(f"error: {path} is no regular file; take it out")
+
+
 @pytest.mark.parametrize(
     ("name", "damaged", "message"),
     [

@@ -20,6 +20,7 @@ from ..errors import UsageError
 
 # torchvision's references and timm keep their options beside the weights; making one runs nothing
 HARMLESS = [Namespace]
+SAFE = (2, 10)  # the first torch that reads what anybody may have made
 
 
 class CheckpointError(UsageError):
@@ -68,6 +69,11 @@ def _read_safetensors(path: str) -> dict[str, Any]:
 
 
 def _read_pickled(path: str) -> Any:
+    if torch.__version__ < SAFE:
+        raise CheckpointError(
+            f"checkpoint {path} is not read with torch {torch.__version__}, which a made file can "
+            "take over (CVE-2026-24747): pip install 'torch>=2.10', or give a .safetensors file"
+        )
     # from the open file, because torch.load takes the ending of a path for its format
     with (
         open(path, "rb") as file,
