@@ -18,8 +18,6 @@ if __name__ == "__main__":
     end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
 
-import torch
-
 from utils.checkpoints import Checkpoint
 from utils.checkpoints.formats import write_weights
 from utils.config import Config
@@ -106,7 +104,7 @@ def evaluate(config: Config, dist: Dist) -> None:
     progress = Progress(log, "Validation", loader.batches, config.machine.print_freq)
     model = dist.replicate(model)
     metrics = evaluate_with_progress(model, loader, dist, precision, progress)
-    checkpoint.check_finite(torch.tensor(metrics["loss"]))
+    checkpoint.check_finite(metrics["loss"])
     log.line(accuracy_line(metrics))
 
 

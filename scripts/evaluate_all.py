@@ -36,8 +36,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
 
-import torch
-
 from utils.checkpoints.trained import Trained, load_trained
 from utils.config import Data, Machine, default_of
 from utils.data.classes import said_names
@@ -108,7 +106,7 @@ def evaluate_checkpoint(
     progress = Progress(RunLog(), trained.path, loader.batches, print_freq=10)
     precision = Precision(dist.device.type)
     means = evaluate_with_progress(dist.replicate(model), loader, dist, precision, progress)
-    trained.checkpoint.check_finite(torch.tensor(means["loss"]))
+    trained.checkpoint.check_finite(means["loss"])
     paper = TABLE3.get((network.arch, network.attention))
     if network.num_classes != IMAGENET_CLASSES:
         paper = None

@@ -174,9 +174,9 @@ class Checkpoint:
         network = Network(arch=arch, attention=name, attention_param=param, num_classes=count)
         return Recognised(network, assumed)
 
-    def check_finite(self, outputs: torch.Tensor) -> None:
-        """Raise CheckpointError where `outputs` of its network are NaN or infinite."""
-        if not outputs.isfinite().all():
+    def check_finite(self, outputs: torch.Tensor | float) -> None:
+        """Raise CheckpointError where `outputs` of its network, or their loss, are not finite."""
+        if not torch.as_tensor(outputs).isfinite().all():
             raise self.refusal("makes outputs that are not finite")
 
     def build(self, network: Network) -> nn.Module:
