@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared
+from utils.cli import Parser, add_recognition
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="file with the weights")
     add("target", metavar="OUT", help="file to write, .onnx or .pt2")
-    add_shared(parser, "--attention-type", "--attention-param", "--image-size")
+    add_recognition(parser)
     return parser.parse_args(argv)
 
 
