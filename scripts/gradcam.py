@@ -46,9 +46,10 @@ from torch import nn
 
 from utils.checkpoints.trained import Trained, load_trained
 from utils.data.images import load_image
+from utils.errors import needed
 from utils.processes.dist import choose_device
 from utils.processes.ending import exit_code
-from utils.report.pictures import check_output, needed, new_figure, save_figure, short_path
+from utils.report.pictures import check_output, new_figure, save_figure, short_path
 
 # inches, of 100 pixels each
 PANEL, TITLES = (1.8, 2.0), 0.5

@@ -58,22 +58,15 @@ class Data:
 
     root: str | None = None
     workers: int = option(4, "processes that load images", "-j", type=number(int, 0))
-    batch_size: int = option(
-        256, "images per step, in total over the GPUs of this machine", "-b", type=COUNT
-    )
+    batch_size: int = option(256, "images per step, over all GPUs of a machine", "-b", type=COUNT)
     image_size: int = option(224, "pixels a side", type=SIDE)
     image_backend: str | None = option(
-        None,
-        "decoder; turbo (faster) for training and pil for evaluation where not given",
-        choices=("turbo", "pil"),
+        None, "decoder; turbo for training, pil for evaluation by default", choices=("turbo", "pil")
     )
-    skip_bad_images: bool = option(
-        False, "train on the next image in place of one that can't be decoded"
-    )
+    skip_bad_images: bool = option(False, "train on the next image where one can't be decoded")
     auto_augment: str | None = option(
         None,
-        "torchvision's AutoAugment with the ImageNet policy, RandAugment, TrivialAugmentWide or "
-        "AugMix, after crop and flip",
+        "torchvision's AutoAugment, RandAugment, TrivialAugmentWide or AugMix, after crop and flip",
         choices=("imagenet", "ra", "ta_wide", "augmix"),
     )
     mixup: float = option(
@@ -111,9 +104,7 @@ class Optim:
     clip_grad: float | None = option(
         None, "scale a larger gradient down to this norm", type=POSITIVE, metavar="NORM"
     )
-    accumulate: int = option(
-        1, "batches of -b images that make one update", type=COUNT, metavar="N"
-    )
+    accumulate: int = option(1, "batches of -b images for an update", type=COUNT, metavar="N")
     ema: float | None = option(
         None,
         "keep a moving average of the weights, evaluate and save it too, and judge the best by it; "
@@ -122,11 +113,7 @@ class Optim:
         metavar="DECAY",
     )
     epochs: int = option(90, "epochs in total", type=COUNT)
-    sched: str = option(
-        "step",
-        "a tenth every 30 epochs, or a cosine from the first epoch on",
-        choices=("step", "cosine"),
-    )
+    sched: str = option("step", "a tenth every 30 epochs, or a cosine", choices=("step", "cosine"))
     warmup_epochs: int = option(0, "epochs of linear warm-up", type=number(int, 0))
     iterations: int | None = None
 
@@ -139,34 +126,25 @@ class Machine:
     """
 
     gpu: str | None = option(
-        None,
-        "GPU numbers, such as 0,1,2,3; -1: the CPU (=-1,-1: in two processes); GPU 0, or else the "
-        "CPU, where not given",
+        None, "such as 0,1,2,3; -1: the CPU (=-1,-1: twice); GPU 0, or else the CPU, by default"
     )
     parallel: str = option(
-        "ddp",
-        "several GPUs: a process each (ddp), or one process for all (dp), as the paper",
-        choices=("ddp", "dp"),
+        "ddp", "a process for each GPU, or one for all, as the paper", choices=("ddp", "dp")
     )
-    dist_backend: str | None = option(
-        None, "the device's own where not given", choices=("nccl", "gloo")
-    )
+    dist_backend: str | None = option(None, "the device's own by default", choices=("nccl", "gloo"))
     sync_bn: bool = option(False, "batch norm over all GPUs, not each its own")
     amp: str = option("none", "mixed precision", choices=("none", "bf16", "fp16"))
     compile: bool = option(False, "compile the network with torch.compile")
     seed: int | None = option(None, "make the run reproducible", type=number(int, 0))
     profile: int | None = option(
         None,
-        "show where the time of N training steps goes, and write a trace to the run folder",
+        "show where the time of N steps goes; the run folder has a trace",
         type=COUNT,
         metavar="N",
     )
     print_freq: int = option(10, "steps between lines", "-p", type=COUNT)
     save_every_minutes: float | None = option(
-        None,
-        "save within epochs too, for machines that die without a warning",
-        type=POSITIVE,
-        metavar="M",
+        None, "save within epochs, too, for machines that may die", type=POSITIVE, metavar="M"
     )
 
 
@@ -204,21 +182,9 @@ def _add_run(parser: Parser) -> None:
     add = parser.add_argument
     add("data", metavar="DATA", nargs="?", help="folder with train/<class>/ and val/<class>/")
     add("-e", "--evaluate", action="store_true", help="evaluate on val/ and write nothing")
-    add(
-        "--resume",
-        metavar="FILE",
-        help="go on from this checkpoint; auto: from the run folder's, if any",
-    )
-    add(
-        "--weights",
-        metavar="FILE",
-        help="start from these weights; a classifier of another size is made new",
-    )
-    add(
-        "--save-weights",
-        metavar="FILE",
-        help="write the bare weights of --resume or --weights, on the CPU, and exit",
-    )
+    add("--resume", metavar="FILE", help="go on from it; auto: from the run folder's, if any")
+    add("--weights", metavar="FILE", help="start from these; another classifier is made new")
+    add("--save-weights", metavar="FILE", help="write what --resume or --weights holds, and exit")
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folder is made")
 
 
@@ -229,12 +195,8 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     add(
         "--attention-param",
         type=float,
-        help="the module's setting: lambda for simam (the paper: 0.1), reduction for se; "
-        "the module's own default where not given",
+        help="the module's setting: lambda of simam (the paper: 0.1), reduction of se",
     )
     add("--num-classes", type=COUNT, help="outputs; as many as class folders where not given")
-    add(
-        "--zero-init-residual",
-        action="store_true",
-        help="each residual branch starts at zero: the weights of its last norm",
-    )
+    zero = "each residual branch starts at zero: the weights of its last norm"
+    add("--zero-init-residual", action="store_true", help=zero)
