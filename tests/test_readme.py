@@ -119,7 +119,7 @@ def test_the_first_page_trains_and_evaluates(digits, tmp_path):
         words = shlex.split(command.replace("CHECKPOINT.pth", best))[2:]
         done = run_command(digits, *words, *small, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    (shown,) = re.findall(r"^    ( \* Acc@1 .*)$", page.read_text(), re.MULTILINE)
+    (shown,) = re.findall(r"`( \* Acc@1 [^`]*)`", page.read_text())
     numbers = re.compile(r"\d+\.\d{3}")
     assert numbers.sub("N", done.stdout.splitlines()[-1]) == numbers.sub("N", shown)
 
