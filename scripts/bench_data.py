@@ -68,7 +68,7 @@ PUBLISHED = {
 }
 
 
-class Published(Dataset):
+class PublishedImages(Dataset):
     """The published code's samples: Pillow, then normalised floats, all in the worker."""
 
     def __init__(self, listing: Listing, transform: str):
@@ -111,7 +111,7 @@ class Pipeline:
 
 
 def pipelines_for(listing: Listing, transform: str) -> dict[str, Pipeline]:
-    found = {"published": Pipeline(Published(listing, transform))}
+    found = {"published": Pipeline(PublishedImages(listing, transform))}
     for backend in ("pil", "turbo"):
         dataset = ImageDataset(listing, OURS[transform], backend=backend)
         found[f"ours, {backend}"] = Pipeline(dataset, Collate(), start_worker)
@@ -135,7 +135,7 @@ def pixel_difference(listing: Listing, transform: str) -> dict:
     }
 
 
-def listed(root: str, most: int) -> Listing:
+def some_images(root: str, most: int) -> Listing:
     """At most `most` images of train/, or of val/ where that is all there is, spread evenly."""
     listing = list_images(root, "train" if os.path.isdir(os.path.join(root, "train")) else "val")
     chosen = np.linspace(0, len(listing.paths) - 1, min(most, len(listing.paths)), dtype=int)
@@ -158,9 +158,9 @@ def describe_images(listing: Listing) -> dict[str, int]:
 
 def bench(args: argparse.Namespace) -> None:
     choose_backend("turbo", "turbo")  # raises UsageError where it is not installed
-    sets = {"": listed(args.data, args.images)}
+    sets = {"": some_images(args.data, args.images)}
     if args.resized:
-        sets[", resized copy"] = listed(args.resized, args.images)
+        sets[", resized copy"] = some_images(args.resized, args.images)
     options = {name: vars(args)[name] for name in ("workers", "batch_size", "rounds")}
     packages = "torchvision", "pillow", "simplejpeg"
     report = Report(describe("cpu", *packages) | options, args.json)

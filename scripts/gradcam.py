@@ -120,7 +120,7 @@ def draw(names: list[str], heads: list[str], columns: list[list[Panel]]):
     return figure
 
 
-def run(args: argparse.Namespace) -> None:
+def compare(args: argparse.Namespace) -> None:
     needed("pytorch_grad_cam", "grad-cam")  # before any work
     device = choose_device(args.gpu)
     output = check_output(args.output, "gradcam.png", [*args.images, *args.checkpoint])
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    return exit_code(lambda: run(args))
+    return exit_code(lambda: compare(args))
 
 
 if __name__ == "__main__":

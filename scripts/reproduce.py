@@ -95,7 +95,7 @@ def reproduce(args: argparse.Namespace) -> int | None:
         if code:
             return code
         found = paper.collect(args)
-    about, rows = paper.results(args, found)
+    about, rows = paper.compared(args, found)
     conclude(rows, paper.COLUMNS, {"table": args.table} | about, path)
     return None
 

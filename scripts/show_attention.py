@@ -141,7 +141,7 @@ def draw(title: str, image: torch.Tensor, maps: dict[str, Seen]):
     return figure
 
 
-def run(args: argparse.Namespace) -> None:
+def show(args: argparse.Namespace) -> None:
     device = choose_device(args.gpu)
     output = check_output(args.output, "attention.png", [args.image, args.checkpoint])
     words = args.attention_type, args.attention_param, args.image_size
@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    return exit_code(lambda: run(args))
+    return exit_code(lambda: show(args))
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def row_of(args: argparse.Namespace, key: Key, runs: list[FinishedRun]) -> Row:
     )
 
 
-def results(args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
-    """What the table is about, and its rows."""
+def compared(args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
+    """What the table is about, and its rows, ours beside the paper's."""
     rows = [row_of(args, key, runs) for key, runs in found.items()]
     about = {"unit": "top-1 % after the last epoch", "iterations": args.iterations}
     about["shortened"] = args.iterations < ITERATIONS

@@ -117,8 +117,8 @@ def rows_of(arch: str, found: Found, device: str) -> Iterator[Row]:
         yield Row(arch=arch, attention=name, ours=ours, theirs=theirs, **vars(top1))
 
 
-def results(args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
-    """What the table is about, and its rows."""
+def compared(args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
+    """What the table is about, and its rows, ours beside the paper's."""
     device = device_of(args.device)
     rows = [row for arch in args.archs for row in rows_of(arch, found, device)]
     machine = describe(device)

@@ -120,6 +120,6 @@ def row_of(key: Key, runs: list[AveragePrecision]) -> Row:
     )
 
 
-def results(_args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
-    """What the table is about, and its rows."""
+def compared(_args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
+    """What the table is about, and its rows, ours beside the paper's."""
     return {"unit": "AP, %"}, [row_of(key, found.get(key, [])) for key in TABLE4]
