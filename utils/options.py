@@ -182,9 +182,11 @@ def _add_run(parser: Parser) -> None:
     add = parser.add_argument
     add("data", metavar="DATA", nargs="?", help="folder with train/<class>/ and val/<class>/")
     add("-e", "--evaluate", action="store_true", help="evaluate on val/ and write nothing")
-    add("--resume", metavar="FILE", help="go on from it; auto: from the run folder's, if any")
-    add("--weights", metavar="FILE", help="start from these; another classifier is made new")
-    add("--save-weights", metavar="FILE", help="write what --resume or --weights holds, and exit")
+    add("--resume", metavar="FILE", help="checkpoint to go on from; auto: the run folder's, if any")
+    start = "weights to start from; a classifier of another size is made new"
+    add("--weights", metavar="FILE", help=start)
+    write = "write the bare weights of --resume or --weights, on the CPU, and exit"
+    add("--save-weights", metavar="FILE", help=write)
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folder is made")
 
 

@@ -1,3 +1,5 @@
+"""The benchmark of the input pipelines, on two small photographs."""
+
 import json
 import re
 

@@ -1,3 +1,5 @@
+"""The search for lambda: its runs, the images that they never see, and going on."""
+
 import json
 
 import numpy as np
