@@ -49,7 +49,7 @@ from utils.data.cifar import CifarLoader, Images, read_folder, read_torchvision
 from utils.data.normalise import Normalise
 from utils.data.preparation import CIFAR
 from utils.errors import UsageError
-from utils.processes.dist import Dist, alone, describe
+from utils.processes.dist import Dist, alone, devices_in_words
 from utils.processes.ending import exit_code
 from utils.training.folder import find_checkpoint
 from utils.training.run import Run
@@ -116,7 +116,8 @@ def train(config: Config, splits: Splits, dist: Dist) -> None:
         checksum=f"{images.checksum():08x}-{val_images.checksum():08x}",
     )
     options = {name: facts_of(config, data)[name] for name in (*FIXED, "val_images")}
-    options |= {"epochs": epochs, "batch_size": config.data.batch_size, "device": describe(dist)}
+    options |= {"epochs": epochs, "batch_size": config.data.batch_size}
+    options["device"] = devices_in_words(dist)
     optim = replace(config.optim, epochs=epochs)
     config = replace(config.for_classes(len(images.classes)), optim=optim, options=options)
 
