@@ -57,13 +57,6 @@ def test_runs_of_one_name_keep_their_paths():
     assert labels(["a/run", "b/run"]) == ["a/run", "b/run"]
 
 
-def test_a_line_that_was_cut_off_is_passed_over(tmp_path):
-    rows = written(tmp_path / "run", 3)
-    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 3, "train_l')
-    assert read_metrics(str(tmp_path / "run")) == rows
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
