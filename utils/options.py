@@ -35,12 +35,12 @@ def add_fields(group: argparse._ArgumentGroup, kind: type) -> None:
     """Give `group` the options among the fields of the dataclass `kind`."""
     for each in fields(kind):
         if each.metadata:
-            settings = dict(each.metadata)
+            settings = {"dest": each.name, "default": each.default, **each.metadata}
             own = f"--{each.name.replace('_', '-')}"
             names = sorted([own, *settings.pop("names")], key=len)
             if each.default is False:
                 settings["action"] = "store_true"
-            group.add_argument(*names, dest=each.name, default=each.default, **settings)
+            group.add_argument(*names, **settings)
 
 
 def read_fields(kind: type, args: argparse.Namespace, **others: Any) -> Any:
