@@ -17,7 +17,7 @@ from operator import attrgetter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared
+from utils.cli import Parser, add_batches, add_gpu, add_recognition
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -25,8 +25,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("data", metavar="DATA", help="folder with val/<class>/")
     add("paths", metavar="CHECKPOINT_OR_FOLDER", nargs="+", help="folders are searched through")
-    add_shared(parser, "--attention-type", "--attention-param")
-    add_shared(parser, "--batch-size", "--workers", "--image-size", "--gpu")
+    add_recognition(parser)
+    add_batches(parser)
+    add_gpu(parser)
     add("--class-names", metavar="FILE", help="of outputs that a file does not name, one a line")
     add("--csv", metavar="FILE", help="write the table here too, after each checkpoint")
     add("--json", metavar="FILE", help="the same as JSON")

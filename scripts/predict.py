@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared
+from utils.cli import Parser, add_batches, add_gpu, add_recognition
 
 NUMBER = 5  # of classes for each image
 
@@ -71,8 +71,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="table",
         help="aligned columns, a JSON object per image, or comma-separated values",
     )
-    add_shared(parser, "--attention-type", "--attention-param")
-    add_shared(parser, "--batch-size", "--workers", "--image-size", "--gpu")
+    add_recognition(parser)
+    add_batches(parser)
+    add_gpu(parser)
     return parser.parse_args(argv)
 
 

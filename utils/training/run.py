@@ -21,7 +21,7 @@ from ..config import Config, Network
 from ..data.loader import Batch, Loader
 from ..data.seed import choose_seed, seed_all
 from ..errors import UsageError
-from ..processes.dist import Dist, describe
+from ..processes.dist import Dist, devices_in_words
 from ..processes.signals import Stopped, StopRequest
 from .compiling import warm_up
 from .complexity import count_flops, count_parameters
@@ -354,7 +354,7 @@ def header(model: nn.Module, network: Network, dist: Dist, size: int) -> list[st
     flops = count_flops(model, size) / 1e9
     simam = [f"SimAM       {how_computed(dist.device.type)}"]
     return [
-        f"device      {describe(dist)}",
+        f"device      {devices_in_words(dist)}",
         f"network     {network.arch}, attention {attention}, {network.num_classes} classes",
         *(simam if network.attention == "simam" else []),
         f"parameters  {count_parameters(model) / 1e6:.2f} M",
