@@ -8,7 +8,6 @@ DATA holds train/<class>/ and val/<class>/.
 """
 
 import argparse
-import math
 import sys
 from dataclasses import asdict, replace
 
@@ -104,8 +103,7 @@ def evaluate(config: Config, dist: Dist) -> None:
     progress = Progress(log, "Validation", loader.batches, config.machine.print_freq)
     model = dist.replicate(model)
     metrics = evaluate_with_progress(model, loader, dist, precision, progress)
-    if not math.isfinite(metrics["loss"]):
-        raise checkpoint.refusal("makes outputs that are not finite")
+    checkpoint.check_finite(metrics["loss"])
     log.line(accuracy_line(metrics))
 
 

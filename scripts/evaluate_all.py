@@ -98,7 +98,7 @@ def evaluate_checkpoint(
     """Evaluate a network, saying where it is, on `images`, cut as those of its training.
 
     names: of its outputs, where it does not say them. Raises UsageError where a class folder means
-    none of its outputs.
+    none of its outputs, and where those are not finite.
     """
     network, preparation = trained.network, trained.preparation
     outputs = trained.checkpoint.outputs_for(images.classes, names)
@@ -107,6 +107,7 @@ def evaluate_checkpoint(
     progress = Progress(RunLog(), trained.path, loader.batches, print_freq=10)
     precision = Precision(dist.device.type)
     means = evaluate_with_progress(dist.replicate(model), loader, dist, precision, progress)
+    trained.checkpoint.check_finite(means["loss"])
     paper = TABLE3.get((network.arch, network.attention))
     if network.num_classes != IMAGENET_CLASSES:
         paper = None

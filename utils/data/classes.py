@@ -47,9 +47,10 @@ def outputs_of(folders: Sequence[str], names: Sequence[Sequence[str]], of: str) 
     strange = [folder for folder in folders if _plain(folder) not in places]
     if strange:
         shown = ", ".join(map(repr, strange[:5])) + ", ..." * (len(strange) > 5)
+        called = [own[-1] for own in names if own]
         raise UsageError(
             f"{len(strange)} of {len(folders)} class folders mean no output of {of}: {shown}; its "
-            f"{len(names)} outputs are called {', '.join(own[-1] for own in names[:5])}, ...; "
+            f"{len(names)} outputs are called {', '.join(called[:5])}, ...; "
             "--class-names FILE says their names, one a line"
         )
     return [places[_plain(folder)] for folder in folders]
