@@ -73,11 +73,13 @@ def train(config: Config, dist: Dist) -> None:
     loader = train_loader(train_images, config, *feed, run.log.warn)
     if config.data.mixup or config.data.cutmix:
         loader = MixingLoader(loader, config, run.seed)
-    about = (
+    about = [
         f"data        {facts.images} training and {facts.val_images} validation images in "
-        f"{len(facts.classes)} classes, seed {run.seed}, decoder {decoder}"
-    )
-    run.train(loader, eval_loader(val_images, config.data, prepared, dist, feed[-1]), [about])
+        f"{len(facts.classes)} classes, seed {run.seed}, decoder {decoder}",
+        *train_images.notes,
+        *val_images.notes,
+    ]
+    run.train(loader, eval_loader(val_images, config.data, prepared, dist, feed[-1]), about)
 
 
 def evaluate(config: Config, dist: Dist) -> None:
@@ -95,12 +97,12 @@ def evaluate(config: Config, dist: Dist) -> None:
         model, images = matched(model, images, outputs, data.subset_outputs)
 
     log = RunLog(quiet=not dist.is_main)
-    log.lines(header(net, network, dist, data.image_size))
+    prepared = checkpoint.preparation(network.arch).at(data.image_size)
+    log.lines(header(net, network, dist, prepared.centre_crop))
     count = f"{len(images.paths)} validation images in {len(images.classes)} classes"
-    log.lines([f"data        {count}", "run folder  none written"])
-    log.line(f"weights     {checkpoint.path}")
+    log.lines([f"data        {count}", *images.notes, "run folder  none written"])
+    log.line(f"weights     {checkpoint.label}")
     precision = Precision(dist.device.type, DTYPES[config.machine.amp])
-    prepared = IMAGENET.at(data.image_size)
     loader = eval_loader(images, data, prepared, dist, precision.input_dtype)
     progress = Progress(log, "Validation", loader.batches, config.machine.print_freq)
     model = dist.replicate(model)

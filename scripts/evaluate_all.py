@@ -127,6 +127,8 @@ def evaluate_all(args: argparse.Namespace) -> int:
     images, names = list_images(args.data, "val"), said_names(args.class_names)
     if args.attention_type:
         default_of(args.attention_type)  # a wrong name is told once, not of every file
+    for note in images.notes:
+        print(note, file=sys.stderr)
     for path in filter(None, (args.csv, args.json)):
         check_target(path, replace=True)
     data = Data(root=args.data, batch_size=args.batch_size, workers=args.workers)

@@ -74,7 +74,8 @@ class Network:
 class Data:
     """Which images, and how they become batches.
 
-    root: folder with train/<class>/ and val/<class>/. batch_size and workers count per node.
+    root: folder with train/<class>/ and val/<class>/. image_size: in pixels a side; None, for an
+    evaluation, as the checkpoint was trained. batch_size and workers count per node.
     image_backend: "turbo" or "pil"; None for turbo in training and pil in evaluation.
     auto_augment: see `TrainTransform`; mixup, cutmix: see `MixingLoader`. synthetic: random images.
     class_names: file with the names of a checkpoint's outputs. subset_outputs: evaluate over those
@@ -82,7 +83,7 @@ class Data:
     """
 
     root: str | None = None
-    image_size: int = 224
+    image_size: int | None = 224
     batch_size: int = 256
     workers: int = 4
     image_backend: str | None = None

@@ -12,6 +12,11 @@ REMOVED = {
     "--world-size": NODES,
     "--rank": NODES,
     "--dist-url": NODES,
+    "--local-rank": "torchrun takes the place of python -m torch.distributed.launch",
+    "--pretrained": "--weights FILE starts from torchvision's or other weights",
+    "--start-epoch": "--resume FILE goes on in the file's epoch",
+    "--log-freq": "-p N says where it is every N steps",
+    "--no-cuda": "--gpu -1 computes on the CPU",
 }
 
 
@@ -34,6 +39,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for option in ("sync_bn", "compile"):
         if args.parallel == "dp" and getattr(args, option):
             parser.error(f"--{option.replace('_', '-')} needs --parallel ddp, a process per GPU")
+    if args.image_size is None and not args.evaluate:
+        args.image_size = 224
     if args.data is None and not args.synthetic:
         parser.error("DATA, a folder with train/<class>/ and val/<class>/, is missing")
     return args
@@ -50,8 +57,8 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         default=256,
         help="images per step, in total over the GPUs of this machine",
     )
-    size = {"type": number(int, 32), "default": 224, "help": "pixels a side"}
-    add("--image-size", **size)
+    size = "pixels a side; 224, or with -e those of the checkpoint's training, where not given"
+    add("--image-size", type=number(int, 32), help=size)
     add(
         "--image-backend",
         choices=("turbo", "pil"),
