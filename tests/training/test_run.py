@@ -62,7 +62,7 @@ def test_a_run_writes_what_it_promises(undisturbed):
 
 def test_the_log_tells_the_run(undisturbed):
     said = path(undisturbed, "log.txt").read_text().splitlines()
-    beginnings = ["device ", "network ", "parameters ", "FLOPs ", "data ", "run folder "]
+    beginnings = ["device ", "network ", "SimAM ", "parameters ", "FLOPs ", "data ", "run folder "]
     expected = beginnings.copy()
     for epoch, line in enumerate(metrics(undisturbed), 1):
         numbers = r"  loss \d\.\d{4}  acc@1 \d+\.\d\d  acc@5 \d+\.\d\d  \d+\.\d images/s  "
