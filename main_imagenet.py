@@ -104,12 +104,13 @@ def evaluate(config: Config, dist: Dist) -> None:
     log.line(f"weights     {checkpoint.label}")
     precision = Precision(dist.device.type, DTYPES[config.machine.amp])
     loader = eval_loader(images, data, prepared, dist, precision.input_dtype)
-    progress = Progress(log, "Validation", loader.batches, config.machine.print_freq)
+    answers = len(images.classes) if data.subset_outputs else classes
+    progress = Progress(log, "Validation", loader.batches, config.machine.print_freq, answers)
     model = dist.replicate(model)
     metrics = evaluate_with_progress(model, loader, dist, precision, progress)
     if not math.isfinite(metrics["loss"]):
         raise checkpoint.refusal("makes outputs that are not finite")
-    log.line(accuracy_line(metrics))
+    log.line(accuracy_line(metrics, answers))
 
 
 def save_weights(config: Config, target: str) -> None:

@@ -81,7 +81,7 @@ COLUMNS = {
     "network": attrgetter("arch"),
     "attention": lambda row: setting(row.attention, row.attention_param),
     "top-1": lambda row: f"{row.acc1:.3f}",
-    "top-5": lambda row: f"{row.acc5:.3f}",
+    "top-5": lambda row: f"{row.acc5:.3f}" if row.num_classes > 5 else "",
     "paper": lambda row: f"{row.paper_acc1:.2f} / {row.paper_acc5:.2f}" if row.paper_acc1 else "",
     "assumed": attrgetter("assumed"),
 }
@@ -103,7 +103,7 @@ def evaluate_checkpoint(
     outputs = trained.checkpoint.outputs_for(images.classes, names)
     model, images = matched(trained.model, images, outputs, subset=False)
     loader = eval_loader(images, data, preparation, dist)
-    progress = Progress(RunLog(), trained.path, loader.batches, print_freq=10)
+    progress = Progress(RunLog(), trained.path, loader.batches, 10, network.num_classes)
     precision = Precision(dist.device.type)
     means = evaluate_with_progress(dist.replicate(model), loader, dist, precision, progress)
     paper = TABLE3.get((network.arch, network.attention))
