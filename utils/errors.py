@@ -1,6 +1,7 @@
 """Errors that a user can mend, and how they are told."""
 
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 
 LONGEST = 2000  # characters of a line
@@ -36,3 +37,9 @@ def needed(module: str, package: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise UsageError(f"this needs {package} ({error}): pip install {package}") from None
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first of the `names`, with an ellipsis where there are more."""
+    names = list(names)
+    return ", ".join(names[:most] + ["..."] * (len(names) > most))
