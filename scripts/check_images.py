@@ -44,7 +44,10 @@ def unreadable(path: str) -> str | None:
 
 def check(root: str, workers: int) -> int:
     splits = [split for split in ("train", "val") if os.path.isdir(os.path.join(root, split))]
-    paths = [path for split in splits or ["train"] for path in list_images(root, split).paths]
+    listings = [list_images(root, split) for split in splits or ["train"]]
+    for note in [note for listing in listings for note in listing.notes]:
+        print(note, file=sys.stderr)
+    paths = [path for listing in listings for path in listing.paths]
     lines = list(filter(None, run_parallel(unreadable, paths, workers, "Images")))
     for line in lines:
         print(one_line(line))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared
+from utils.cli import Parser, add_gpu, add_recognition
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,7 +32,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="a column of the picture each; give it several times",
     )
     add("-o", "--output", metavar="FILE.png", help="the picture; gradcam.png where not given")
-    add_shared(parser, "--attention-type", "--attention-param", "--image-size", "--gpu")
+    add_recognition(parser)
+    add_gpu(parser)
     return parser.parse_args(argv)
 
 
@@ -45,10 +46,10 @@ from torch import nn
 
 from utils.checkpoints.trained import Trained, load_trained
 from utils.data.images import load_image
-from utils.errors import one_line
+from utils.errors import needed, one_line
 from utils.processes.dist import choose_device
 from utils.processes.ending import exit_code
-from utils.report.pictures import check_output, needed, new_figure, save_figure, short_path
+from utils.report.pictures import check_output, new_figure, save_figure, short_path
 
 # inches, of 100 pixels each
 PANEL, TITLES = (1.8, 2.0), 0.5
@@ -119,7 +120,7 @@ def draw(names: list[str], heads: list[str], columns: list[list[Panel]]):
     return figure
 
 
-def run(args: argparse.Namespace) -> None:
+def compare(args: argparse.Namespace) -> None:
     needed("pytorch_grad_cam", "grad-cam")  # before any work
     device = choose_device(args.gpu)
     output = check_output(args.output, "gradcam.png", [*args.images, *args.checkpoint])
@@ -140,7 +141,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    return exit_code(lambda: run(args))
+    return exit_code(lambda: compare(args))
 
 
 if __name__ == "__main__":

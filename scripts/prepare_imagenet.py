@@ -48,7 +48,7 @@ from scripts.prepare.archives import (
 from scripts.prepare.images import images_below, link_images, write_smaller
 from scripts.prepare.parallel import run_parallel
 from utils.data.listing import IMAGENET_CLASSES, IMAGENET_IMAGES, is_image
-from utils.errors import UsageError, one_line
+from utils.errors import UsageError, one_line, some
 from utils.processes.ending import exit_code
 
 
@@ -117,7 +117,7 @@ def count(root: str) -> Iterator[str]:
         line += f"{images:,} of {wanted:,} images"
         absent = sorted(known - found[split].keys())
         if absent:
-            line += f"; no {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}"
+            line += f"; no {some(absent)}"
         complete = (classes, images) == (IMAGENET_CLASSES, wanted)
         yield line + (": complete" if complete else ": INCOMPLETE")
 

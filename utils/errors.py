@@ -1,5 +1,9 @@
 """Errors that a user can mend, and how they are told."""
 
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
 LONGEST = 2000  # characters of a line
 
 
@@ -25,3 +29,17 @@ def one_line(text: str) -> str:
 def reason(error: Exception) -> str:
     """What went wrong, in one line."""
     return one_line(" ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def needed(module: str, package: str) -> ModuleType:
+    """The `module` of a `package` that not everyone has; raises UsageError where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"this needs {package} ({error}): pip install {package}") from None
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first of the `names`, with an ellipsis where there are more."""
+    names = list(names)
+    return ", ".join(names[:most] + ["..."] * (len(names) > most))

@@ -200,3 +200,18 @@ def test_sync_bn_trains_as_one_process_with_the_whole_batch(request, tmp_path):
         assert done.returncode == 0, done.stderr
         weights.append(load(tmp_path / gpus)["state_dict"])
     torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"]
+)
+@pytest.mark.parametrize("gpu", ["--gpu=-1", "--gpu=-1,-1"])
+def test_processes_of_another_launcher_do_not_train_each_alone(
+    name, gpu, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run(digits, tmp_path, gpu) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {name} is 2, but torchrun did not start this process")
+    assert not list(tmp_path.iterdir())

@@ -31,6 +31,7 @@ def exit_code(
     its output went away, such as head, it ends in silence, with 141.
     """
     launched = torch.distributed.is_torchelastic_launched()
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
     try:
         code = command() or 0
         sys.stdout.flush()

@@ -59,6 +59,7 @@ def matched(
     return model, listing._replace(targets=np.array(outputs)[listing.targets])
 
 
-def accuracy_line(metrics: Mapping[str, float]) -> str:
-    """The line that an evaluation ends with."""
-    return f" * Acc@1 {metrics['acc1']:.3f} Acc@5 {metrics['acc5']:.3f}"
+def accuracy_line(metrics: Mapping[str, float], classes: int) -> str:
+    """The line that an evaluation ends with; of five classes the best five say nothing."""
+    top5 = f" Acc@5 {metrics['acc5']:.3f}" if classes > 5 else ""
+    return f" * Acc@1 {metrics['acc1']:.3f}{top5}"
