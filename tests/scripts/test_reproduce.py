@@ -331,10 +331,10 @@ needs_no_mmdet = pytest.mark.skipif(find_spec("mmdet") is not None, reason="mmde
     ("words", "said"),
     [
         ("table5", "invalid choice: 'table5'"),
-        ("table2 --archs resnet18", "resnet18 is not in the paper's table; known: cifar_resnet20"),
-        ("table2 --attentions srm", "srm is not in the paper's table; known: none se cbam"),
+        ("table2 --archs resnet18", "resnet18 is none of cifar_resnet20 cifar_resnet56"),
+        ("table2 --attentions srm", "srm is none of none se cbam eca gc simam"),
         ("table2 --run --root nowhere", "nowhere does not hold cifar10"),
-        ("table3 --archs resnet19", "resnet19 is not in the paper's table; known: resnet18"),
+        ("table3 --archs resnet19", "resnet19 is none of resnet18 resnet34"),
         ("table3 --run --archs resnet18 --device cpu", "DATA is not set"),
         ("table4 --out {file}/table", "can't make folder {file}: File exists"),
         pytest.param("table4 --run", "--run needs mmdetection", marks=needs_no_mmdet),
