@@ -8,7 +8,6 @@ DATA holds train/<class>/ and val/<class>/.
 """
 
 import argparse
-import math
 import sys
 from dataclasses import asdict, replace
 
@@ -73,11 +72,13 @@ def train(config: Config, dist: Dist) -> None:
     loader = train_loader(train_images, config, *feed, run.log.warn)
     if config.data.mixup or config.data.cutmix:
         loader = MixingLoader(loader, config, run.seed)
-    about = (
+    about = [
         f"data        {facts.images} training and {facts.val_images} validation images in "
-        f"{len(facts.classes)} classes, seed {run.seed}, decoder {decoder}"
-    )
-    run.train(loader, eval_loader(val_images, config.data, prepared, dist, feed[-1]), [about])
+        f"{len(facts.classes)} classes, seed {run.seed}, decoder {decoder}",
+        *train_images.notes,
+        *val_images.notes,
+    ]
+    run.train(loader, eval_loader(val_images, config.data, prepared, dist, feed[-1]), about)
 
 
 def evaluate(config: Config, dist: Dist) -> None:
@@ -94,19 +95,19 @@ def evaluate(config: Config, dist: Dist) -> None:
         model, images = matched(model, images, outputs, data.subset_outputs)
 
     log = RunLog(quiet=not dist.is_main)
-    log.lines(header(net, network, dist, data.image_size))
+    prepared = checkpoint.preparation(network.arch).at(data.image_size)
+    log.lines(header(net, network, dist, prepared.centre_crop))
     count = f"{len(images.paths)} validation images in {len(images.classes)} classes"
-    log.lines([f"data        {count}", "run folder  none written"])
-    log.line(f"weights     {checkpoint.path}")
+    log.lines([f"data        {count}", *images.notes, "run folder  none written"])
+    log.line(f"weights     {checkpoint.label}")
     precision = Precision(dist.device.type, DTYPES[config.machine.amp])
-    prepared = IMAGENET.at(data.image_size)
     loader = eval_loader(images, data, prepared, dist, precision.input_dtype)
-    progress = Progress(log, "Validation", loader.batches, config.machine.print_freq)
+    answers = len(images.classes) if data.subset_outputs else network.num_classes
+    progress = Progress(log, "Validation", loader.batches, config.machine.print_freq, answers)
     model = dist.replicate(model)
     metrics = evaluate_with_progress(model, loader, dist, precision, progress)
-    if not math.isfinite(metrics["loss"]):
-        raise checkpoint.refusal("makes outputs that are not finite")
-    log.line(accuracy_line(metrics))
+    checkpoint.check_finite(metrics["loss"])
+    log.line(accuracy_line(metrics, answers))
 
 
 def save_weights(config: Config, target: str) -> None:

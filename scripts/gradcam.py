@@ -46,7 +46,7 @@ from torch import nn
 
 from utils.checkpoints.trained import Trained, load_trained
 from utils.data.images import load_image
-from utils.errors import needed
+from utils.errors import needed, one_line
 from utils.processes.dist import choose_device
 from utils.processes.ending import exit_code
 from utils.report.pictures import check_output, new_figure, save_figure, short_path
@@ -88,7 +88,7 @@ def explain(trained: Trained, images: torch.Tensor) -> list[Panel]:
     with GradCAM(trained.model, [last_feature_map(trained.model)]) as cam:
         for image, pixels in zip(inputs, images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
             (heat,) = cam(image[None], targets=None)
-            trained.check_finite(cam.outputs)
+            trained.checkpoint.check_finite(cam.outputs)
             confidence, index = cam.outputs[0].detach().softmax(0).max(0)
             panels.append(Panel(trained.classes[index], confidence.item(), pixels, heat))
         height, width = cam.activations_and_grads.activations[0].shape[2:]
@@ -134,7 +134,7 @@ def compare(args: argparse.Namespace) -> None:
         heads.append(f"{trained.network.label}\n{short_path(path, NAME)}")
         columns.append(explain(trained, images.to(device)))
         for image, panel in zip(args.images, columns[-1], strict=True):
-            print(f"{image}  {path}  {panel.name}  {100 * panel.confidence:.2f} %")
+            print(one_line(f"{image}  {path}  {panel.name}  {100 * panel.confidence:.2f} %"))
     names = [short_path(path, NAME) for path in args.images]
     save_figure(draw(names, heads, columns), output)
 

@@ -157,7 +157,7 @@ def show(args: argparse.Namespace) -> None:
     normalised = trained.normalise(device)(image.to(device))
     layers = choose_layers(names, args.layers)
     logits, maps = look(trained.model.to(device), layers, normalised)
-    trained.check_finite(logits)
+    trained.checkpoint.check_finite(logits)
     save_figure(draw(f"{label}, {short_path(args.image, 60)}", image, maps), output)
 
 

@@ -53,7 +53,7 @@ from utils.processes.dist import Dist, alone, devices_in_words
 from utils.processes.ending import exit_code
 from utils.training.folder import find_checkpoint
 from utils.training.run import Run
-from utils.training.state import DataFacts, facts_of
+from utils.training.state import DataFacts, checked, facts_of
 
 Splits = tuple[Images, Images]  # training and validation
 # what a run that goes on must have in common with its folder's checkpoint
@@ -122,7 +122,7 @@ def train(config: Config, splits: Splits, dist: Dist) -> None:
     config = replace(config.for_classes(len(images.classes)), optim=optim, options=options)
 
     found = find_checkpoint("auto", folder)
-    said = found.checkpoint.content if found.checkpoint else options
+    said = checked(found.checkpoint) if found.checkpoint else options
     for name in FIXED:
         if said.get(name) != options[name]:
             raise UsageError(

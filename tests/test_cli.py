@@ -31,6 +31,11 @@ def test_the_description_is_the_docs_first_paragraph(parser):
     assert parser.description == "What it does."
 
 
+def test_whole_numbers_have_63_bits(parser, capsys):
+    assert parser.parse_args(["--seeds", str(2**63 - 1)]).seeds == [2**63 - 1]
+    assert f"{2**63} is not below {2**63}" in refusal(parser, capsys, f"--seeds {2**63}")
+
+
 @pytest.mark.parametrize(
     "words", ["--batch_size 3 --cos_lr", "--batch_size=3 --cos_lr", "-b 3 --cos-lr", "-b3 --cos-lr"]
 )

@@ -158,3 +158,11 @@ def test_the_detectors_files_are_copied_as_written(tmp_path):
         assert "mmdet::" not in (tree / config).read_text()
     for mmdet in (tree / "mmdet", package):
         assert (mmdet / "models" / "backbones" / "resnet_simam.py").exists()
+
+
+def test_tensorboard_is_for_this_machine_alone():
+    places = [*PAGES, *(ROOT / "scripts").glob("*.sh")]
+    lines = [line for place in places for line in place.read_text().splitlines()]
+    started = [line for line in lines if "tensorboard" in line and "--logdir" in line]
+    assert len(started) == 3
+    assert all("--host 127.0.0.1" in line for line in started)

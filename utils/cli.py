@@ -36,10 +36,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind: type, low: float, exclusive: bool = False):
-    """An argparse type: a finite `kind` of at least (above, if exclusive) `low`."""
+    """An argparse type: a finite `kind` of at least (above, if exclusive) `low`; whole numbers in
+    63 bits, for those who count so."""
 
     def parse(text: str):
         value = kind(text)
+        if kind is int and value >= 2**63:
+            raise argparse.ArgumentTypeError(f"{text} is not below {2**63}")
         if not low <= value < math.inf or (exclusive and value == low):
             raise argparse.ArgumentTypeError(
                 f"{text} is not {'above' if exclusive else 'at least'} {low}"

@@ -20,6 +20,11 @@ REMOVED = {
     "--world-size": NODES,
     "--rank": NODES,
     "--dist-url": NODES,
+    "--local-rank": "torchrun takes the place of python -m torch.distributed.launch",
+    "--pretrained": "--weights FILE starts from torchvision's or other weights",
+    "--start-epoch": "--resume FILE goes on in the file's epoch",
+    "--log-freq": "-p N says where it is every N steps",
+    "--no-cuda": "--gpu -1 computes on the CPU",
 }
 
 
@@ -54,12 +59,15 @@ class Data:
     """Which images, and how they become batches.
 
     root: folder with train/<class>/ and val/<class>/. batch_size and workers count per node.
+    image_size: None, for an evaluation, is that of the checkpoint's training.
     """
 
     root: str | None = None
     workers: int = option(4, "processes that load images", "-j", type=number(int, 0))
     batch_size: int = option(256, "images per step, over all GPUs of a machine", "-b", type=COUNT)
-    image_size: int = option(224, "pixels a side", type=SIDE)
+    image_size: int | None = option(
+        224, "pixels a side; 224, or with -e as the checkpoint was trained, by default", type=SIDE
+    )
     image_backend: str | None = option(
         None, "decoder; turbo for training, pil for evaluation by default", choices=("turbo", "pil")
     )
@@ -166,12 +174,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="the same as --sched cosine",
     )
     add_fields(parser.add_argument_group("machine"), Machine)
+    parser.set_defaults(image_size=None)
     args = parser.parse_args(argv)
     if args.nesterov and (args.optimizer != "sgd" or not args.momentum):
         parser.error("--nesterov needs --optimizer sgd with a --momentum above 0")
     for name in ("sync_bn", "compile"):
         if args.parallel == "dp" and getattr(args, name):
             parser.error(f"--{name.replace('_', '-')} needs --parallel ddp, a process per GPU")
+    if args.image_size is None and not args.evaluate:
+        args.image_size = Data.image_size
     if args.data is None and not args.synthetic:
         parser.error("DATA, a folder with train/<class>/ and val/<class>/, is missing")
     return args

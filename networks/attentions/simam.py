@@ -171,7 +171,8 @@ def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
 
     x: (N, C, *spatial), one to three spatial dimensions, any float dtype, contiguous or
     channels-last without a copy -> same shape, dtype and memory format. A 1x1 map gives
-    x * sigmoid(1/2). e_lambda: the regulariser of the energy, positive.
+    x * sigmoid(1/2). One image (C, H, W) would be taken for N sequences: give it as x[None].
+    e_lambda: the regulariser of the energy, positive.
     Raises ValueError for another number of dimensions, TypeError for another dtype.
     """
     if torch.jit.is_scripting():

@@ -6,13 +6,12 @@ import signal
 import sys
 import tempfile
 
-import torch
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ..config import Machine
-from .dist import STORE, choose_devices
+from .dist import STORE, choose_devices, is_launched
 
 
 def processes_to_start(machine: Machine) -> int:
@@ -20,7 +19,7 @@ def processes_to_start(machine: Machine) -> int:
 
     Raises UsageError for what is not there, or can't be together.
     """
-    if torch.distributed.is_torchelastic_launched() or machine.parallel == "dp":
+    if is_launched() or machine.parallel == "dp":
         return 0
     count = len(choose_devices(machine.gpu, shared=machine.dist_backend == "gloo"))
     return count if count > 1 else 0
@@ -38,7 +37,8 @@ def launch(command: list[str], processes: int) -> int:
         os.environ[name] = "lo"
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     # until they are killed, for finishing a step and saving
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")
+    seconds = os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")
+    PContext.close.__defaults__ = (None, int(seconds))  # before torch 2.12
     logging.disable(logging.CRITICAL)  # the launcher's own account, in the place of one line
     signal.signal(signal.SIGUSR1, _pass_on)
     with tempfile.TemporaryDirectory() as folder:  # which nobody else may enter
