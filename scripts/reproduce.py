@@ -65,15 +65,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def add_names(parser: Parser, option: str, papers: Iterable[str], help: str) -> None:
     """Give `parser` an option for names between commas, by default all of the paper's."""
     known = list(dict.fromkeys(papers))
-
-    def name(text: str) -> str:
-        if text in known:
-            return text
-        raise argparse.ArgumentTypeError(
-            f"{text} is not in the paper's table; known: {' '.join(known)}"
-        )
-
-    parser.add_argument(option, type=comma_list(name), default=",".join(known), help=help)
+    names = comma_list(str, known)
+    parser.add_argument(option, type=names, default=",".join(known), help=help)
 
 
 if __name__ == "__main__":

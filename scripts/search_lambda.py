@@ -39,6 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
 
+from scripts.paper.common import last_acc1
 from scripts.train_cifar import dataset_name, read_images, recipes, train_in_turn
 from utils.config import Network
 from utils.data.cifar import hold_out
@@ -46,7 +47,6 @@ from utils.errors import UsageError, needed
 from utils.processes.dist import alone
 from utils.processes.ending import exit_code
 from utils.report import tables
-from utils.report.finished_runs import read_finished
 from utils.report.pictures import new_figure, save_figure
 
 
@@ -96,8 +96,7 @@ def search(args: argparse.Namespace) -> None:
 
     rows = []
     for e_lambda, configs in zip(args.lambdas, runs, strict=True):
-        finished = filter(None, [read_finished(config.folder) for config in configs])
-        acc1 = [run.epochs[-1]["val_acc1"] for run in finished]
+        acc1 = last_acc1(configs)
         rows.append(Row(e_lambda=e_lambda, acc1=acc1, **vars(tables.compare(acc1))))
     title = f"{name}, {args.arch}, {args.iterations:,} iterations"
     if args.iterations < ITERATIONS:

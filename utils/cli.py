@@ -53,11 +53,14 @@ def number(kind: type, low: float, exclusive: bool = False):
     return parse
 
 
-def comma_list(kind: Callable[[str], object]):
-    """An argparse type: values of `kind` between commas, each once."""
+def comma_list(kind: Callable[[str], object], known: Sequence[object] | None = None):
+    """An argparse type: values of `kind`, of the `known` ones, between commas, each once."""
 
     def parse(text: str) -> list:
         values = [kind(part) for part in text.split(",")]
+        for value in values:
+            if known and value not in known:
+                raise argparse.ArgumentTypeError(f"{value} is none of {' '.join(map(str, known))}")
         if len(set(values)) < len(values):
             raise argparse.ArgumentTypeError(f"{text} names one twice")
         return values

@@ -5,26 +5,26 @@ import itertools
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
+from scripts.paper.common import last_acc1
 from scripts.paper.options import ITERATIONS
 from scripts.train_cifar import dataset_name, read_images, recipes, train_in_turn
 from utils.config import Config, Network
 from utils.processes.dist import alone
 from utils.report import tables
-from utils.report.finished_runs import FinishedRun, read_finished
 from utils.report.paper import TABLE2
 
 Key = tuple[str, str, str]  # of TABLE2
-Found = dict[Key, list[FinishedRun]]
+Found = dict[Key, list[float]]  # the top-1 of each run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row(tables.Comparison):
-    """What the runs of a network reached."""
+    """What the runs of a network reached. acc1: of each."""
 
     dataset: str
     arch: str
     attention: str
-    trained: list[FinishedRun]
+    acc1: list[float]
 
 
 COLUMNS = {name: attrgetter(name) for name in ("dataset", "arch", "attention")} | tables.COMPARISON
@@ -44,13 +44,9 @@ def wanted_runs(args: argparse.Namespace, dataset: str) -> dict[Key, list[Config
 
 
 def collect(args: argparse.Namespace) -> Found:
-    """The finished runs of every row; those of another schedule are passed over."""
-    found = {}
-    for name in datasets(args):
-        for key, configs in wanted_runs(args, name).items():
-            runs = filter(None, [read_finished(config.folder) for config in configs])
-            found[key] = [run for run in runs if run.has({"iterations": args.iterations})]
-    return found
+    """What the finished runs of every row reached."""
+    wanted = [item for name in datasets(args) for item in wanted_runs(args, name).items()]
+    return {key: last_acc1(configs) for key, configs in wanted}
 
 
 def train_missing(args: argparse.Namespace, _found: Found) -> None:
@@ -59,21 +55,20 @@ def train_missing(args: argparse.Namespace, _found: Found) -> None:
         train_in_turn(runs, splits, alone(args.gpu))
 
 
-def row_of(args: argparse.Namespace, key: Key, runs: list[FinishedRun]) -> Row:
+def row_of(args: argparse.Namespace, key: Key, acc1: list[float]) -> Row:
     dataset, arch, attention = key
-    acc1 = [run.epochs[-1]["val_acc1"] for run in runs]
     return Row(
         dataset=dataset_name(args, dataset),
         arch=arch,
         attention=attention,
-        trained=runs,
+        acc1=acc1,
         **vars(tables.compare(acc1, TABLE2[key].mean, TABLE2[key].std)),
     )
 
 
 def compared(args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
     """What the table is about, and its rows, ours beside the paper's."""
-    rows = [row_of(args, key, runs) for key, runs in found.items()]
+    rows = [row_of(args, key, acc1) for key, acc1 in found.items()]
     about = {"unit": "top-1 % after the last epoch", "iterations": args.iterations}
     about["shortened"] = args.iterations < ITERATIONS
     if about["shortened"]:
