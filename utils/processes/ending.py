@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -31,7 +32,8 @@ def exit_code(
     its output went away, such as head, it ends in silence, with 141.
     """
     launched = torch.distributed.is_torchelastic_launched()
-    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
+    with suppress(AttributeError):  # a notebook's takes all
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: file names may be no text
     try:
         code = command() or 0
         sys.stdout.flush()
