@@ -2,7 +2,7 @@
 
 A convolution becomes one of a subclass of its own class, which calls the attention on what it has
 computed: so its weights, hooks and name stay, tracers see both, and what folds a batch norm into a
-convolution does not take it for a plain one.
+convolution does not take it for a plain one, or is stopped.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BLOCKS = {
     "BasicBlock",
     "Bottleneck",
+    "BottleneckBlock",
     "CNBlock",
     "ConvNeXtBlock",
     "DepthwiseSeparableConv",
@@ -27,6 +28,7 @@ BLOCKS = {
     "FusedMBConv",
     "InvertedResidual",
     "MBConv",
+    "MBConvBlock",
     "PreBasicBlock",
     "PreBottleneck",
     "ResBottleneckBlock",
@@ -40,6 +42,11 @@ class Attended:
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.attention(self.convolve(x))
+
+    def __setattr__(self, name, value):
+        if name == "bias" and self.bias is None and value is not None:
+            raise RuntimeError("no norm can be folded into a convolution with an attention behind")
+        super().__setattr__(name, value)
 
     def __reduce__(self):  # its class has no name that pickle could find
         return _blank, (self.plain,), self.__dict__

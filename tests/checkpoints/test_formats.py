@@ -310,6 +310,16 @@ def test_a_file_that_asks_for_more_memory_than_there_is(tmp_path):
     assert "asks for more memory than there is" in refusal(path)
 
 
+def test_a_refused_file_spoils_no_other(tmp_path):
+    """PyTorch keeps the sparse tensors of a file that it can't finish, and looks at them when it
+    has read the next one."""
+    beyond = torch.sparse_coo_tensor([[9]], [1.0], (3,), check_invariants=False)
+    torch.save({"w": beyond, "config": Foreign()}, tmp_path / "bad.pth")
+    torch.save(WEIGHTS, tmp_path / "good.pth")
+    refusal(tmp_path / "bad.pth")
+    assert same(Checkpoint(str(tmp_path / "good.pth")).weights, WEIGHTS)
+
+
 def test_an_older_torch_reads_no_pickle(tmp_path, monkeypatch):
     for name in ("a.pth", "a.safetensors"):
         write_weights(WEIGHTS, str(tmp_path / name))

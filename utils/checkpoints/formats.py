@@ -131,7 +131,10 @@ def _read_pickled(path: str) -> Any:
         torch.serialization.safe_globals(HARMLESS),
     ):
         warnings.simplefilter("ignore")  # of foreign pickles; what matters becomes an error
-        return torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        finally:  # what it could not finish of this file, it would look at with the next
+            getattr(torch._utils, "_sparse_tensors_to_validate", []).clear()
 
 
 def _check_archive(path: str) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 
@@ -33,8 +34,9 @@ def launch(command: list[str], processes: int) -> int:
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(os.cpu_count() // processes, 1)))
     # one machine: nobody else may reach the processes, or what they agree by
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        os.environ[name] = "lo"
+        os.environ[name] = loopback
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     # until they are killed, for finishing a step and saving
     seconds = os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")
