@@ -99,7 +99,9 @@ def test_too_small_maps_are_said(trained, photos, tmp_path, capsys):
 def test_broken_weights_are_said(not_a_number, layer, photos, tmp_path, capsys):
     assert_no_picture(main, photos[0], not_a_number, layer, tmp_path / "a.png")
     said = capsys.readouterr()
-    assert said.err == f"error: checkpoint {not_a_number} makes outputs that are not finite\n"
+    assert said.err.startswith(
+        f"error: checkpoint {not_a_number} makes outputs that are not finite"
+    )
 
 
 @pytest.mark.parametrize(
