@@ -29,7 +29,7 @@ if __name__ == "__main__":
 from scripts.prepare.parallel import run_parallel
 from utils.data.images import open_image
 from utils.data.listing import list_images
-from utils.errors import reason
+from utils.errors import one_line, reason
 from utils.processes.ending import exit_code
 
 
@@ -50,7 +50,7 @@ def check(root: str, workers: int) -> int:
     paths = [path for listing in listings for path in listing.paths]
     lines = list(filter(None, run_parallel(unreadable, paths, workers, "Images")))
     for line in lines:
-        print(line)
+        print(one_line(line))
     print(f"{len(lines)} of {len(paths)} images are unreadable", file=sys.stderr)
     return 1 if lines else 0
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared
+from utils.cli import Parser, add_batches, add_gpu, add_recognition
 
 NUMBER = 5  # of classes for each image
 
@@ -41,7 +41,7 @@ def write_table(predictions: Iterable[Prediction], width: int) -> None:
     for image, guesses in predictions:
         for rank, guess in enumerate(guesses, 1):
             confidence = f"{100 * guess.confidence:.2f} %"
-            print(f"{image:{width}}  {rank:4}  {confidence:>10}  {guess.name}")
+            print(one_line(f"{image:{width}}  {rank:4}  {confidence:>10}  {guess.name}"))
 
 
 def write_jsonl(predictions: Iterable[Prediction], _width: int) -> None:
@@ -72,8 +72,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="table",
         help="aligned columns, a JSON object per image, or comma-separated values",
     )
-    add_shared(parser, "--attention-type", "--attention-param")
-    add_shared(parser, "--batch-size", "--workers", "--image-size", "--gpu")
+    add_recognition(parser)
+    add_batches(parser)
+    add_gpu(parser)
     return parser.parse_args(argv)
 
 
@@ -88,6 +89,7 @@ from utils.data.batches import EvalBatches, Key
 from utils.data.images import EvalTransform
 from utils.data.listing import IMAGE_ENDINGS, Listing, counted, find_files
 from utils.data.loader import BadImage, DeviceLoader, ImageDataset, Sample
+from utils.errors import one_line
 from utils.processes.dist import alone
 from utils.processes.ending import exit_code
 
@@ -114,7 +116,7 @@ def predict(trained: Trained, loader: DeviceLoader, paths: list[str]) -> Iterato
     for images, places in loader:
         with torch.no_grad():
             probabilities = trained.model(images).softmax(1)
-        trained.check_finite(probabilities)
+        trained.checkpoint.check_finite(probabilities)
         best = probabilities.topk(min(NUMBER, len(trained.classes)))
         columns = places.tolist(), best.indices.tolist(), best.values.tolist()
         for place, indices, confidences in zip(*columns, strict=True):
@@ -141,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         batches,
         args.workers if len(batches) > 1 else 0,
         trained.normalise(dist.device),
-        report=lambda line: print(f"error: {line}", file=sys.stderr),
+        report=lambda line: print(one_line(f"error: {line}"), file=sys.stderr),
     )
     WRITERS[args.format](predict(trained, loader, paths), max(map(len, paths)))
     return 2 if loader.passed_over else 0

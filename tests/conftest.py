@@ -137,16 +137,6 @@ def not_a_number(trained, tmp_path) -> Path:
     return tmp_path / "nan.pth"
 
 
-def assert_no_picture(main, image: Path, checkpoint: Path, layer: str, picture: Path) -> None:
-    """Run a script that draws, with one more NaN in the `layer` of `checkpoint`: it refuses."""
-    content = torch.load(checkpoint, weights_only=True)
-    content["state_dict"][layer][0] = float("nan")
-    torch.save(content, checkpoint)
-    words = ["--checkpoint", str(checkpoint), "--gpu", "-1", "-o", str(picture)]
-    assert main([str(image), *words]) == 2
-    assert not picture.exists()
-
-
 def run_command(*arguments, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess:
     """`python main_imagenet.py ...` in a process of its own."""
     return subprocess.run(

@@ -84,10 +84,10 @@ def read_entries(path: str | Path) -> list[dict[str, Any]]:
     Raises OSError where the file can't be read.
     """
     lines = Path(path).read_text(errors="replace").splitlines()
-    return [entry for entry in map(_entry, lines) if entry]
+    return [entry for entry in map(_parsed, lines) if entry]
 
 
-def _entry(line: str) -> dict[str, Any]:
+def _parsed(line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except ValueError:

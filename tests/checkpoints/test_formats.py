@@ -246,6 +246,8 @@ def test_what_is_no_file_is_said(tmp_path):
     assert refusal(tmp_path) == "checkpoint FILE is a folder; name a file in it"
     os.mkfifo(tmp_path / "pipe")
     assert refusal(tmp_path / "pipe") == "checkpoint FILE is no regular file"
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    assert refusal(tmp_path / "endless") == "checkpoint FILE is no regular file"
     (tmp_path / "memory").symlink_to("/proc/self/mem")  # can be opened, and not read
     assert refusal(tmp_path / "memory") == "can't read checkpoint FILE: Input/output error"
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
@@ -281,13 +283,42 @@ def test_changed_bytes_end_in_weights_or_a_checkpoint_error(tmp_path):
 
 
 def test_a_weight_that_was_changed_on_disk_is_noticed(tmp_path):
-    path = tmp_path / "a.pth"
+    """One bit at twelve places, or all of it zero."""
+    path, draw = tmp_path / "a.pth", random.Random(0)
     torch.save(WEIGHTS, path)
     data, weight = path.read_bytes(), WEIGHTS["conv.weight"].numpy().tobytes()
     assert data.count(weight) == 1
-    path.write_bytes(data.replace(weight, bytes(len(weight))))
-    assert torch.load(path)["conv.weight"].count_nonzero() == 0  # PyTorch itself would not
-    assert "is damaged: the check sum of" in refusal(path)
+    changes = [bytes(len(weight))]
+    for at in draw.sample(range(len(weight)), 12):
+        changes.append(
+            weight[:at] + bytes([weight[at] ^ 1 << draw.randrange(8)]) + weight[at + 1 :]
+        )
+    for changed in changes:
+        path.write_bytes(data.replace(weight, changed))
+        found = torch.load(path)["conv.weight"]  # PyTorch itself does not notice
+        assert found.numpy().tobytes() == changed
+        assert "is damaged: the check sum of" in refusal(path)
+
+
+def test_a_file_that_asks_for_more_memory_than_there_is(tmp_path):
+    """In the older format, by the size of a storage."""
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.zeros(77777)}, path, _use_new_zipfile_serialization=False)
+    data, size = path.read_bytes(), b"J" + (77777).to_bytes(4, "little")  # in pickle's opcodes
+    assert data.count(size) > 1
+    path.write_bytes(data.replace(size, b"\x8a\x08" + (2**50).to_bytes(8, "little")))
+    assert "asks for more memory than there is" in refusal(path)
+
+
+def test_an_older_torch_reads_no_pickle(tmp_path, monkeypatch):
+    for name in ("a.pth", "a.safetensors"):
+        write_weights(WEIGHTS, str(tmp_path / name))
+    monkeypatch.setattr("torch.__version__", type(torch.__version__)("2.9.1+cpu"))
+    said = refusal(tmp_path / "a.pth")
+    assert said.startswith("checkpoint FILE is not read with torch 2.9.1+cpu, which a made file")
+    assert same(Checkpoint(str(tmp_path / "a.safetensors")).weights, WEIGHTS)
+    monkeypatch.setattr("torch.__version__", type(torch.__version__)("2.10.0"))
+    assert same(Checkpoint(str(tmp_path / "a.pth")).weights, WEIGHTS)
 
 
 def test_zip_bomb_is_not_opened(tmp_path):

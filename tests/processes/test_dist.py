@@ -92,14 +92,20 @@ def test_console_and_files_come_from_the_first_process(two, folder):
     assert len(list(path(folder / "whole").parent.glob("events*"))) == 1
 
 
-def test_e_prints_the_same_line_in_two_processes(two, folder, undisturbed, capsys):
-    """The second has none of one image, and one less than the first of three."""
+def test_e_prints_the_same_numbers_in_two_processes(two, folder, undisturbed, capsys):
+    """While it runs, too. The second has none of one image, and one less than the first of three;
+    of twelve both have two batches."""
+
+    def numbers(said: str) -> list[list[str]]:
+        lines = [li for li in said.splitlines() if li.startswith((" * Acc@1 ", "Validation ["))]
+        return [line.split("  ")[:4] for line in lines]
+
     expected = []
-    for few in ("one", "three"):
+    for few in ("one", "three", "digits"):
         assert run(folder / few, folder, "-e", "--resume", path(undisturbed)) == 0
-        expected.append(capsys.readouterr().out.splitlines()[-1])
-    found = [line for line in two[1].splitlines() if line.startswith(" * Acc@1 ")]
-    assert found[-2:] == expected
+        expected += numbers(capsys.readouterr().out)
+    assert len(expected) == 2 + 2 + 3
+    assert numbers(two[1])[-len(expected) :] == expected
 
 
 def test_no_thread_outlives_the_processes_group(two):

@@ -184,7 +184,7 @@ def test_what_a_run_can_not_go_on_with_is_refused(copied, digits, tmp_path, caps
     torch.save({"epoch": 90, "state_dict": load(root)["state_dict"]}, published)
     assert run(digits, tmp_path / "new", "--resume", published) == 2
     assert (
-        "holds weights but no training state; to start a new training from them: "
+        "holds weights but no training state; to start a new training from its weights: "
         f"--weights {published}" in capsys.readouterr().err
     )
 
@@ -201,6 +201,12 @@ def test_what_a_run_can_not_go_on_with_is_refused(copied, digits, tmp_path, caps
             f"stands within epoch 0 with {name} {was}, this run has {value}; go on with the same"
             in capsys.readouterr().err
         )
+    image = others / "train" / "0" / "000.png"
+    for split in ("train", "val"):
+        (others / split / "3").rename(others / split / "2")
+    image.rename(image.with_name("renamed.png"))
+    assert run(others, tmp_path / "new", "--resume", stopped) == 2
+    assert "stands within epoch 0 with checksum " in capsys.readouterr().err
     torch.save(load(tmp_path / "stopped") | {"step": -1}, tmp_path / "made.pth.tar")
     assert run(digits, tmp_path / "new", "--resume", tmp_path / "made.pth.tar") == 2
     assert "is damaged: its step is no such thing" in capsys.readouterr().err

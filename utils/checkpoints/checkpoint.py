@@ -13,7 +13,7 @@ from ..config import Network
 from ..data.classes import names_of, outputs_of, shown_names
 from ..data.preparation import CIFAR, IMAGENET, Preparation
 from ..errors import UsageError, some
-from .formats import CheckpointError, read_file
+from .formats import CheckpointError, is_stored, read_file
 from .names import StateDict, names_simam, remap_legacy_keys
 from .recognition import identify, is_of
 
@@ -115,7 +115,8 @@ class Checkpoint:
         kinds["num_classes"] = int
         said = {name: self.content.get(name, ...) for name in kinds}
         plain = all(isinstance(said[name], kind) for name, kind in kinds.items())
-        if plain and 0 < said["num_classes"] <= MOST_CLASSES:
+        sane = plain and 0 < said["num_classes"] <= MOST_CLASSES
+        if sane and abs(said["attention_param"] or 0) < MOST_CLASSES:
             with suppress(UsageError):  # an attention that there is not
                 return Network(**said)
         return None
@@ -206,6 +207,11 @@ class Checkpoint:
             assumed["attention_param"] = f"lambda {param:g} as published"
         network = Network(arch=arch, attention=name, attention_param=param, num_classes=count)
         return Recognised(network, assumed)
+
+    def check_finite(self, outputs: torch.Tensor | float) -> None:
+        """Raise CheckpointError where `outputs` of its network, or their loss, are not finite."""
+        if not torch.as_tensor(outputs).isfinite().all():
+            raise self.refusal("makes outputs that are not finite")
 
     def build(self, network: Network) -> nn.Module:
         """The network with the file's weights."""
@@ -300,14 +306,5 @@ def _holds_tensors(content: Any) -> bool:
 
 
 def _is_weight(key: Any, value: Any) -> bool:
-    """Whether `value` is a named tensor with as many numbers as its shape says.
-
-    A few numbers expanded to a huge shape would take that much memory once they are copied.
-    """
-    return (
-        isinstance(key, str)
-        and isinstance(value, torch.Tensor)
-        and value.layout is torch.strided
-        and value.device.type == "cpu"
-        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
-    )
+    """Whether `value` is a named tensor that can be copied."""
+    return isinstance(key, str) and is_stored(value)

@@ -19,6 +19,8 @@ import torch
 from ..disk import write_atomically, write_bytes
 from ..errors import UsageError, some
 
+SAFE = (2, 10)  # the first torch that reads what anybody may have made
+
 
 class CheckpointError(UsageError):
     """A checkpoint that can't be read, or does not fit the network."""
@@ -117,6 +119,11 @@ def _read_safetensors(path: str) -> dict[str, Any]:
 
 
 def _read_pickled(path: str) -> Any:
+    if torch.__version__ < SAFE:
+        raise CheckpointError(
+            f"checkpoint {path} is not read with torch {torch.__version__}, which a made file can "
+            "take over (CVE-2026-24747): pip install 'torch>=2.10', or give a .safetensors file"
+        )
     # from the open file, because torch.load takes the ending of a path for its format
     with (
         open(path, "rb") as file,
@@ -163,6 +170,8 @@ def _reason(path: str, head: bytes, error: Exception) -> str:
     if isinstance(error, zipfile.BadZipFile):
         return "is damaged: it begins as a zip archive but does not end as one; is it whole?"
     words = (str(error) or type(error).__name__).splitlines()[0][:80]
+    if isinstance(error, MemoryError) or "allocat" in str(error):
+        return "asks for more memory than there is; is it a checkpoint, and whole?"
     known = "Weights only load failed" not in words
     return "can't be read; is it a checkpoint, and whole?" + (f" ({words})" if known else "")
 
@@ -172,6 +181,20 @@ def _foreign_classes(path: str, error: Exception) -> list[str]:
     with suppress(Exception), torch.serialization.safe_globals(HARMLESS):
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     return re.findall(r"GLOBAL ([\w.]+) ", str(error))  # in the older format, the first alone
+
+
+def is_stored(value: Any) -> bool:
+    """Whether `value` is a plain tensor in memory, with as many numbers as its shape says.
+
+    A few numbers expanded to a huge shape would take that much memory once they are copied.
+    """
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and not (value.is_nested or value.is_quantized)
+        and value.device.type == "cpu"
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )
 
 
 def to_bytes(content: Any) -> bytes:

@@ -321,7 +321,7 @@ def finish() -> None:
         torch.distributed.destroy_process_group()
 
 
-def describe(dist: Dist) -> str:
+def devices_in_words(dist: Dist) -> str:
     """The devices in words, for a run's first line."""
     device = dist.device
     if device.type == "cpu":

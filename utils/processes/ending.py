@@ -46,6 +46,8 @@ def exit_code(
         # what is still buffered would be written, and fail, when Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except UsageError as error:
+        return _tell(error)
     except Exception as error:
         lack = lack_of_memory(error, needs_less)
         return _tell(UsageError(lack) if lack else error)

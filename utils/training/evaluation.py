@@ -25,12 +25,15 @@ def evaluate_with_progress(
     """`evaluate`, saying where it is; see `Totals.means` for what it returns."""
 
     def show(done: int, totals: Totals) -> None:
-        if progress.advance(done):
-            progress.show(done, totals.means())
+        # all processes' numbers; beyond the common steps some have already finished
+        if progress.advance(done) and done < val.batches.common_steps:
+            progress.show(done, Totals(dist.sum(totals.sums)).means())
         after_step(done)
 
     with progress:
-        return evaluate(model, val, dist, precision, show)
+        means = evaluate(model, val, dist, precision, show)
+        progress.show(progress.steps, means)
+    return means
 
 
 class Chosen(nn.Module):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..data.batches import EvalBatches, TrainBatches
 from ..disk import append_line, read_entries, write_atomically
-from ..errors import UsageError
+from ..errors import UsageError, one_line
 from ..processes.lock import FolderLock
 
 
@@ -79,8 +79,9 @@ class RunLog:
 
     def warn(self, text: str) -> None:
         """One line on standard error and in log.txt."""
-        tqdm.write(f"warning: {text}", file=sys.stderr)
-        self._append("log.txt", f"warning: {text}")
+        text = one_line(f"warning: {text}")
+        tqdm.write(text, file=sys.stderr)
+        self._append("log.txt", text)
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """One epoch's numbers, with their "epoch": a line in metrics.jsonl, TensorBoard scalars."""

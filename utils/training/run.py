@@ -21,7 +21,7 @@ from ..config import Config, Network
 from ..data.loader import Batch, Loader
 from ..data.seed import choose_seed, seed_all
 from ..errors import UsageError
-from ..processes.dist import Dist, describe
+from ..processes.dist import Dist, devices_in_words
 from ..processes.signals import Stopped, StopRequest
 from .compiling import warm_up
 from .complexity import count_flops, count_parameters
@@ -33,7 +33,7 @@ from .metrics import Totals
 from .optim import MovingAverage, load_optimizer, make_optimizer
 from .profiling import step_profiler
 from .schedule import lr_at
-from .state import DataFacts, State, facts_of
+from .state import DataFacts, State, checked, facts_of
 
 # what must be the same for a run to go on within an epoch
 WITHIN_EPOCH = ("seed", "batch_size", "images", "checksum", "decoder")
@@ -60,10 +60,10 @@ class Run:
     ):
         self.config, self.dist, self.data, self.goes_on = config, dist, data, goes_on
         checkpoint, notes = found
+        said = checked(checkpoint) if checkpoint else {}
         if checkpoint:
             checkpoint.check_is(config.network)
         seed = config.machine.seed
-        said = checkpoint.content if checkpoint else {}
         self.seed = dist.from_main(lambda: choose_seed(seed, said))
         seed_all(self.seed, deterministic=seed is not None)
         self.model = config.network.build()
@@ -116,7 +116,7 @@ class Run:
     def _go_on(self, checkpoint: Checkpoint) -> None:
         """Take its state over; the optimizer keeps its own settings."""
         state, said, learner = State.of(checkpoint), checkpoint.content, self.learner
-        if said["classes"] != self.data.classes:
+        if checkpoint.classes != self.data.classes:
             raise checkpoint.refusal("was trained on other class folders")
         for name in WITHIN_EPOCH if state.step else ():
             if said.get(name, self.facts[name]) != self.facts[name]:
@@ -243,7 +243,7 @@ class Run:
         metrics = {"epoch": self.epoch, "lr": self._lr_at(last)}
         for split, means in {"train": on_train, **results}.items():
             metrics |= {f"{split}_{name}": means[name] for name in ("loss", "acc1", "acc5")}
-        metrics["images_per_s"] = on_train["images"] / train_seconds
+        metrics["images_per_s"] = on_train["images"] / max(train_seconds, 1e-9)
         metrics["seconds"] = before + time.perf_counter() - started
         if self.learner.scaler.is_enabled():
             metrics["skipped_steps"] = on_train["skipped"]
@@ -279,7 +279,7 @@ class Run:
                 bad_batch = totals.first_bad_batch()
                 if bad_batch is not None:
                     raise self._diverged(bad_batch // self.config.optim.accumulate)
-                progress.show(done, totals.means())
+                progress.show(done, Totals(self.dist.sum(totals.sums)).means())
             if signum:
                 raise self._stopped(signum)
             if save_due:
@@ -368,7 +368,7 @@ def header(model: nn.Module, network: Network, dist: Dist, size: int) -> list[st
     simam = [f"SimAM       {how_computed(dist.device.type)}"]
     lone = " alone: every answer is right" if network.num_classes == 1 else ""
     return [
-        f"device      {describe(dist)}",
+        f"device      {devices_in_words(dist)}",
         f"network     {network.arch}, attention {attention}, {network.num_classes} classes{lone}",
         *(simam if network.attention == "simam" else []),
         f"parameters  {count_parameters(model) / 1e6:.2f} M",
