@@ -161,8 +161,8 @@ def test_evaluation_repeats_the_accuracy_at_any_batch_size(undisturbed, digits, 
     expected = max(metrics(undisturbed), key=lambda line: line["val_acc1"])
     line = f" * Acc@1 {expected['val_acc1']:.3f}"
     before = sorted(undisturbed.rglob("*"))
-    for source in (("--resume", best, "-b", 5), ("--weights", target, "-b", 1)):
-        assert run(digits, undisturbed, "-e", *source) == 0
+    for size in (5, 1):
+        assert run(digits, undisturbed, "-e", "--resume", best, "-b", size) == 0
         assert capsys.readouterr().out.splitlines()[-1] == line
     assert sorted(undisturbed.rglob("*")) == before
 
