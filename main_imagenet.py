@@ -8,7 +8,6 @@ DATA holds train/<class>/ and val/<class>/.
 """
 
 import argparse
-import math
 import sys
 from dataclasses import asdict, replace
 
@@ -21,7 +20,7 @@ if __name__ == "__main__":
 
 from utils.checkpoints import Checkpoint
 from utils.checkpoints.formats import write_weights
-from utils.config import Config
+from utils.config import Config, Network
 from utils.data.classes import said_names
 from utils.data.images import choose_backend
 from utils.data.listing import Listing, check_same_classes, list_images, synthetic_listing
@@ -73,11 +72,13 @@ def train(config: Config, dist: Dist) -> None:
     loader = train_loader(train_images, config, *feed, run.log.warn)
     if config.data.mixup or config.data.cutmix:
         loader = MixingLoader(loader, config, run.seed)
-    about = (
+    about = [
         f"data        {facts.images} training and {facts.val_images} validation images in "
-        f"{len(facts.classes)} classes, seed {run.seed}, decoder {decoder}"
-    )
-    run.train(loader, eval_loader(val_images, config.data, prepared, dist, feed[-1]), [about])
+        f"{len(facts.classes)} classes, seed {run.seed}, decoder {decoder}",
+        *train_images.notes,
+        *val_images.notes,
+    ]
+    run.train(loader, eval_loader(val_images, config.data, prepared, dist, feed[-1]), about)
 
 
 def evaluate(config: Config, dist: Dist) -> None:
@@ -85,9 +86,8 @@ def evaluate(config: Config, dist: Dist) -> None:
     path = config.resume or config.weights
     if path is None:
         raise UsageError("-e needs a checkpoint to evaluate: --resume FILE or --weights FILE")
-    checkpoint = chosen(config, f"{config.folder}/{LATEST}" if path == "auto" else path)
-    classes = config.network.num_classes or checkpoint.num_classes
-    network = replace(config.network, num_classes=classes)
+    path = f"{config.folder}/{LATEST}" if path == "auto" else path
+    checkpoint, network = chosen(config, path)
     images, net, data = listed(config, "val"), checkpoint.build(network), config.data
     model = net
     if not data.synthetic:
@@ -95,19 +95,19 @@ def evaluate(config: Config, dist: Dist) -> None:
         model, images = matched(model, images, outputs, data.subset_outputs)
 
     log = RunLog(quiet=not dist.is_main)
-    log.lines(header(net, network, dist, data.image_size))
+    prepared = checkpoint.preparation(network.arch).at(data.image_size)
+    log.lines(header(net, network, dist, prepared.centre_crop))
     count = f"{len(images.paths)} validation images in {len(images.classes)} classes"
-    log.lines([f"data        {count}", "run folder  none written"])
-    log.line(f"weights     {checkpoint.path}")
+    log.lines([f"data        {count}", *images.notes, "run folder  none written"])
+    log.line(f"weights     {checkpoint.label}")
     precision = Precision(dist.device.type, DTYPES[config.machine.amp])
-    prepared = IMAGENET.at(data.image_size)
     loader = eval_loader(images, data, prepared, dist, precision.input_dtype)
-    progress = Progress(log, "Validation", loader.batches, config.machine.print_freq)
+    answers = len(images.classes) if data.subset_outputs else network.num_classes
+    progress = Progress(log, "Validation", loader.batches, config.machine.print_freq, answers)
     model = dist.replicate(model)
     metrics = evaluate_with_progress(model, loader, dist, precision, progress)
-    if not math.isfinite(metrics["loss"]):
-        raise checkpoint.refusal("makes outputs that are not finite")
-    log.line(accuracy_line(metrics))
+    checkpoint.check_finite(metrics["loss"])
+    log.line(accuracy_line(metrics, answers))
 
 
 def save_weights(config: Config, target: str) -> None:
@@ -116,19 +116,19 @@ def save_weights(config: Config, target: str) -> None:
     if path in (None, "auto"):
         raise UsageError("--save-weights needs the file to take them from: --resume FILE")
     check_target(target)
-    checkpoint = chosen(config, path)
-    classes = config.network.num_classes or checkpoint.num_classes
-    network = replace(config.network, num_classes=classes)
+    checkpoint, network = chosen(config, path)
     write_weights(checkpoint.build(network).state_dict(), target, asdict(network))
     print(f"wrote the weights of {path} to {target}")
 
 
-def chosen(config: Config, path: str) -> Checkpoint:
-    """The checkpoint `path`, which must be the network's; with --ema, its average of weights."""
+def chosen(config: Config, path: str) -> tuple[Checkpoint, Network]:
+    """The checkpoint `path`, with --ema its average, and its network, the one asked for."""
     checkpoint = Checkpoint(path)
     if config.resume:
         checkpoint.check_is(config.network)
-    return checkpoint if config.optim.ema is None else checkpoint.average
+    classes = config.network.num_classes or checkpoint.num_classes
+    network = replace(config.network, num_classes=classes)
+    return checkpoint if config.optim.ema is None else checkpoint.average, network
 
 
 def command(args: argparse.Namespace, argv: list[str]) -> int | None:

@@ -2,7 +2,7 @@
 
 A convolution becomes one of a subclass of its own class, which calls the attention on what it has
 computed: so its weights, hooks and name stay, tracers see both, and what folds a batch norm into a
-convolution does not take it for a plain one.
+convolution does not take it for a plain one, or is stopped.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BLOCKS = {
     "BasicBlock",
     "Bottleneck",
+    "BottleneckBlock",
     "CNBlock",
     "ConvNeXtBlock",
     "DepthwiseSeparableConv",
@@ -27,6 +28,7 @@ BLOCKS = {
     "FusedMBConv",
     "InvertedResidual",
     "MBConv",
+    "MBConvBlock",
     "PreBasicBlock",
     "PreBottleneck",
     "ResBottleneckBlock",
@@ -40,6 +42,11 @@ class Attended:
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.attention(self.convolve(x))
+
+    def __setattr__(self, name, value):
+        if name == "bias" and self.bias is None and value is not None:
+            raise RuntimeError("no norm can be folded into a convolution with an attention behind")
+        super().__setattr__(name, value)
 
     def __reduce__(self):  # its class has no name that pickle could find
         return _blank, (self.plain,), self.__dict__
@@ -95,6 +102,8 @@ def insert(
     such as "layer4.*.conv2" or "*.dwconv"; None takes the paper's place in each residual block of
     torchvision's and timm's kind: behind its last spatial convolution (in inverted residuals the
     depthwise one), before that convolution's norm. The names of the network's own weights stay.
+    Warning: without attention a 2D convolution also takes one image (C, H, W); with SimAM behind it
+    the result would be wrong, so give a batch.
     Raises ValueError, and changes nothing, where there is no such place, where one has an
     attention module already, and for an attention or a parameter that does not exist.
     """

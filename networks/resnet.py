@@ -187,7 +187,8 @@ class ResNet(nn.Module):
             block, attend, 64, 64, depths
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(self.layer4[-1].out_planes, num_classes)
+        self.inplanes = self.layer4[-1].out_planes  # by this name torchvision's detectors ask
+        self.fc = nn.Linear(self.inplanes, num_classes)
         init_weights(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

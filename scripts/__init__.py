@@ -1,1 +1,1 @@
-"""Commands beside main_imagenet.py; `command.py` is what an installed package calls `simam`."""
+"""Commands beside main_imagenet.py, a file each; what several share lies in the sub-folders."""

@@ -3,9 +3,9 @@
     python scripts/bench_data.py DATA [--resized COPY] [-j WORKERS] [--json FILE]
 
 DATA holds train/<class>/ or val/<class>/. Prints Markdown: images per second of the workers'
-processor time, for the training and evaluation transforms, in rounds that take turns; how far the
-decoders' pixels lie apart; and how much of a training step is spent waiting for images. COPY, which
-prepare_imagenet.py --shorter-side made, holds the same images for further rows.
+processor time, for the training and evaluation transforms, in rounds that take turns, and how far
+the decoders' pixels lie apart. COPY, which prepare_imagenet.py --shorter-side made, holds the same
+images for further rows.
 """
 
 import argparse
@@ -15,12 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.bench.options import bench_parser
-from utils.cli import number
+from utils.cli import Parser, number
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = bench_parser(__doc__)
+    parser = Parser(__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add, count = parser.add_argument, number(int, 1)
     add("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
     add("--resized", metavar="COPY", help="the same images, written by prepare_imagenet.py")
@@ -30,9 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=count, default=256, help="images per batch")
     add("--rounds", type=number(int, 2), default=5, help="measured turns of each pipeline")
     add("--steps", type=count, default=2, help="batches of each worker in a round")
-    add("-a", "--arch", default="resnet18", help="network of the training steps")
-    add("--train-batch", type=count, default=32, help="images per training step")
-    add("--train-steps", type=count, default=8, help="training steps")
+    add("--json", metavar="FILE", help="write every number here too")
     return parser.parse_args(argv)
 
 
@@ -52,27 +49,14 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import transforms
 from torchvision.datasets.folder import pil_loader
 
-from scripts.bench.common import (
-    UNMEASURED,
-    Report,
-    describe,
-    device_of,
-    rounded,
-    summary,
-    take_turns,
-)
-from scripts.bench.training import GPU, begin
-from utils.config import Config, Data, Machine, Network
+from scripts.bench.common import Report, describe, rounded, summary, take_turns
 from utils.data.batches import Key
 from utils.data.images import EvalTransform, TrainTransform, choose_backend, open_image
 from utils.data.listing import Listing, list_images
 from utils.data.loader import BATCHES_AHEAD, Collate, ImageDataset, start_worker
 from utils.data.preparation import IMAGENET
 from utils.errors import UsageError, reason
-from utils.processes.dist import alone
 from utils.processes.ending import exit_code
-from utils.training.engine import train_one_epoch
-from utils.training.metrics import Totals
 
 SIZE = 224
 WARM_UP = BATCHES_AHEAD + 1  # batches until a worker has all the memory that it will use
@@ -84,7 +68,7 @@ PUBLISHED = {
 }
 
 
-class Published(Dataset):
+class PublishedImages(Dataset):
     """The published code's samples: Pillow, then normalised floats, all in the worker."""
 
     def __init__(self, listing: Listing, transform: str):
@@ -127,7 +111,7 @@ class Pipeline:
 
 
 def pipelines_for(listing: Listing, transform: str) -> dict[str, Pipeline]:
-    found = {"published": Pipeline(Published(listing, transform))}
+    found = {"published": Pipeline(PublishedImages(listing, transform))}
     for backend in ("pil", "turbo"):
         dataset = ImageDataset(listing, OURS[transform], backend=backend)
         found[f"ours, {backend}"] = Pipeline(dataset, Collate(), start_worker)
@@ -151,25 +135,7 @@ def pixel_difference(listing: Listing, transform: str) -> dict:
     }
 
 
-def waiting(listing: Listing, config: Config, steps: int) -> dict:
-    """How much of the time of `steps` training steps passes before a batch is there."""
-    count = config.data.batch_size * (UNMEASURED + steps)
-    paths, targets = (np.resize(each, count) for each in (listing.paths, listing.targets))
-    dist = alone(config.machine.gpu)
-    learner, loader = begin(config, listing._replace(paths=paths, targets=targets), dist)
-    batches, times = iter(loader), []
-    for _ in range(UNMEASURED + steps):
-        started = time.perf_counter()
-        batch = next(batches)
-        waited = time.perf_counter() - started
-        train_one_epoch(learner, [batch], Totals.zero(dist.device), lambda step: learner.optim.lr)
-        times.append((waited, time.perf_counter() - started))
-    waited, whole = np.sum(times[UNMEASURED:], 0)
-    about = {"network": config.network.arch, "batch": config.data.batch_size}
-    return about | {"device": dist.device.type, "share of waiting": rounded(waited / whole)}
-
-
-def listed(root: str, most: int) -> Listing:
+def some_images(root: str, most: int) -> Listing:
     """At most `most` images of train/, or of val/ where that is all there is, spread evenly."""
     listing = list_images(root, "train" if os.path.isdir(os.path.join(root, "train")) else "val")
     chosen = np.linspace(0, len(listing.paths) - 1, min(most, len(listing.paths)), dtype=int)
@@ -191,24 +157,15 @@ def describe_images(listing: Listing) -> dict[str, int]:
 
 
 def bench(args: argparse.Namespace) -> None:
-    device = device_of(args.device)
     choose_backend("turbo", "turbo")  # raises UsageError where it is not installed
-    sets = {"": listed(args.data, args.images)}
+    sets = {"": some_images(args.data, args.images)}
     if args.resized:
-        sets[", resized copy"] = listed(args.resized, args.images)
-    originals = sets[""]
-    config = Config(
-        network=Network(arch=args.arch, num_classes=len(originals.classes)),
-        data=Data(batch_size=args.train_batch, workers=args.workers, image_backend="turbo"),
-        machine=Machine(gpu=GPU[device]),
-    )
-    config.network.build()  # a wrong name is found before anything is measured
+        sets[", resized copy"] = some_images(args.resized, args.images)
     options = {name: vars(args)[name] for name in ("workers", "batch_size", "rounds")}
     packages = "torchvision", "pillow", "simplejpeg"
-    report = Report(describe(device, *packages) | options, args.json)
-
-    data = [{"set": f"DATA{where}"} | describe_images(each) for where, each in sets.items()]
-    report.add("data", data)
+    report = Report(describe("cpu", *packages) | options, args.json)
+    about = [{"set": f"DATA{where}"} | describe_images(each) for where, each in sets.items()]
+    report.add("data", about)
     turns = {}
     for transform, (where, images) in product(OURS, sets.items()):
         for name, pipeline in pipelines_for(images, transform).items():
@@ -221,8 +178,7 @@ def bench(args: argparse.Namespace) -> None:
         for (transform, name), own in times.items()
     ]
     report.add("rows", rows)
-    report.add("pixels", [pixel_difference(originals, each) for each in OURS])
-    report.add("training", [waiting(originals, config, args.train_steps)])
+    report.add("pixels", [pixel_difference(sets[""], each) for each in OURS])
 
 
 def main(argv: list[str] | None = None) -> int:

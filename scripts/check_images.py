@@ -29,7 +29,7 @@ if __name__ == "__main__":
 from scripts.prepare.parallel import run_parallel
 from utils.data.images import open_image
 from utils.data.listing import list_images
-from utils.errors import reason
+from utils.errors import one_line, reason
 from utils.processes.ending import exit_code
 
 
@@ -44,10 +44,13 @@ def unreadable(path: str) -> str | None:
 
 def check(root: str, workers: int) -> int:
     splits = [split for split in ("train", "val") if os.path.isdir(os.path.join(root, split))]
-    paths = [path for split in splits or ["train"] for path in list_images(root, split).paths]
+    listings = [list_images(root, split) for split in splits or ["train"]]
+    for note in [note for listing in listings for note in listing.notes]:
+        print(note, file=sys.stderr)
+    paths = [path for listing in listings for path in listing.paths]
     lines = list(filter(None, run_parallel(unreadable, paths, workers, "Images")))
     for line in lines:
-        print(line)
+        print(one_line(line))
     print(f"{len(lines)} of {len(paths)} images are unreadable", file=sys.stderr)
     return 1 if lines else 0
 

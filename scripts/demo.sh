@@ -28,4 +28,4 @@ echo "Evaluating the best checkpoint:"
 echo
 echo "accuracy    $(tail -n 1 "$folder/evaluation.txt")"
 echo "run folder  $folder"
-echo "curves      $python -m tensorboard.main --logdir $runs"
+echo "curves      $python -m tensorboard.main --host 127.0.0.1 --logdir $runs"

@@ -17,7 +17,7 @@ from operator import attrgetter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared
+from utils.cli import Parser, add_batches, add_gpu, add_recognition
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -25,8 +25,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("data", metavar="DATA", help="folder with val/<class>/")
     add("paths", metavar="CHECKPOINT_OR_FOLDER", nargs="+", help="folders are searched through")
-    add_shared(parser, "--attention-type", "--attention-param")
-    add_shared(parser, "--batch-size", "--workers", "--image-size", "--gpu")
+    add_recognition(parser)
+    add_batches(parser)
+    add_gpu(parser)
     add("--class-names", metavar="FILE", help="of outputs that a file does not name, one a line")
     add("--csv", metavar="FILE", help="write the table here too, after each checkpoint")
     add("--json", metavar="FILE", help="the same as JSON")
@@ -81,7 +82,7 @@ COLUMNS = {
     "network": attrgetter("arch"),
     "attention": lambda row: setting(row.attention, row.attention_param),
     "top-1": lambda row: f"{row.acc1:.3f}",
-    "top-5": lambda row: f"{row.acc5:.3f}",
+    "top-5": lambda row: f"{row.acc5:.3f}" if row.num_classes > 5 else "",
     "paper": lambda row: f"{row.paper_acc1:.2f} / {row.paper_acc5:.2f}" if row.paper_acc1 else "",
     "assumed": attrgetter("assumed"),
 }
@@ -97,15 +98,16 @@ def evaluate_checkpoint(
     """Evaluate a network, saying where it is, on `images`, cut as those of its training.
 
     names: of its outputs, where it does not say them. Raises UsageError where a class folder means
-    none of its outputs.
+    none of its outputs, and where those are not finite.
     """
     network, preparation = trained.network, trained.preparation
     outputs = trained.checkpoint.outputs_for(images.classes, names)
     model, images = matched(trained.model, images, outputs, subset=False)
     loader = eval_loader(images, data, preparation, dist)
-    progress = Progress(RunLog(), trained.path, loader.batches, print_freq=10)
+    progress = Progress(RunLog(), trained.path, loader.batches, 10, network.num_classes)
     precision = Precision(dist.device.type)
     means = evaluate_with_progress(dist.replicate(model), loader, dist, precision, progress)
+    trained.checkpoint.check_finite(means["loss"])
     paper = TABLE3.get((network.arch, network.attention))
     if network.num_classes != IMAGENET_CLASSES:
         paper = None
@@ -127,6 +129,8 @@ def evaluate_all(args: argparse.Namespace) -> int:
     images, names = list_images(args.data, "val"), said_names(args.class_names)
     if args.attention_type:
         default_of(args.attention_type)  # a wrong name is told once, not of every file
+    for note in images.notes:
+        print(note, file=sys.stderr)
     for path in filter(None, (args.csv, args.json)):
         check_target(path, replace=True)
     data = Data(root=args.data, batch_size=args.batch_size, workers=args.workers)

@@ -8,13 +8,11 @@ evaluate_all.py. The program takes "images" (N, 3, SIZE, SIZE), float32, normali
 returns "logits" (N, classes). SimAM is in it as plain operators. The file also says what the
 network is, what its classes are called, and how its images are prepared: ONNX in its metadata, a
 .pt2 in its extra file `network.json`. The written file is then run on random images and compared
-with the network in float64: ONNX by onnxruntime, .pt2 by torch.export. For OUT.onnx, onnx and
-onnxscript must be installed.
+with the network in float64: ONNX by onnxruntime, .pt2 by torch.export.
 """
 
 import argparse
 import copy
-import importlib.util
 import io
 import json
 import os
@@ -25,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared
+from utils.cli import Parser, add_recognition
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +31,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="file with the weights")
     add("target", metavar="OUT", help="file to write, .onnx or .pt2")
-    add_shared(parser, "--attention-type", "--attention-param", "--image-size")
+    add_recognition(parser)
     return parser.parse_args(argv)
 
 
@@ -45,7 +43,7 @@ from torch import nn
 
 from utils.checkpoints.trained import load_trained
 from utils.disk import check_target, write_bytes
-from utils.errors import UsageError
+from utils.errors import UsageError, needed
 from utils.processes.ending import exit_code
 
 # Above it something else was exported. Relative to the largest logit where that is above 1. Deep
@@ -53,6 +51,7 @@ from utils.processes.ending import exit_code
 TOLERANCE = 1e-4
 ROUNDING = 4
 BATCHES = 1, 3
+ONNX_NEEDS = "onnx", "onnxscript", "onnxruntime"
 
 Notes = dict[str, Any]  # plain values, by name
 Runner = Callable[[torch.Tensor], torch.Tensor]  # images -> logits
@@ -78,12 +77,9 @@ def to_pt2(program: torch.export.ExportedProgram, notes: Notes) -> bytes:
     return file.getvalue()
 
 
-def run_onnx(path: str) -> Runner | None:
-    """The file's program by onnxruntime on the CPU; None where it is not installed."""
-    if not installed("onnxruntime"):
-        return None
-    import onnxruntime
-
+def run_onnx(path: str) -> Runner:
+    """The file's program by onnxruntime on the CPU."""
+    onnxruntime = needed("onnxruntime", "onnxruntime")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
@@ -94,10 +90,6 @@ def run_pt2(path: str) -> Runner:
 
 
 FORMATS = {".onnx": (to_onnx, run_onnx), ".pt2": (to_pt2, run_pt2)}
-
-
-def installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def largest_difference(model: nn.Module, run: Runner, image_size: int) -> tuple[float, float]:
@@ -116,11 +108,8 @@ def largest_difference(model: nn.Module, run: Runner, image_size: int) -> tuple[
 def export(args: argparse.Namespace) -> None:
     check_target(args.target, tuple(FORMATS))
     ending = os.path.splitext(args.target)[1].lower()
-    missing = [name for name in ("onnx", "onnxscript") if not installed(name)]
-    if ending == ".onnx" and missing:
-        raise UsageError(
-            f"{args.target} needs {' and '.join(missing)}: pip install onnx onnxscript"
-        )
+    for package in ONNX_NEEDS if ending == ".onnx" else ():
+        needed(package, package)
     write, runner = FORMATS[ending]
     words = args.attention_type, args.attention_param, args.image_size
     trained = load_trained(args.checkpoint, *words)
@@ -130,11 +119,7 @@ def export(args: argparse.Namespace) -> None:
     program = captured(trained.model, image_size)
     write_bytes(write(program, asdict(trained.network) | prepared), args.target)
     print(f"wrote {args.target}: {trained.network.label}")
-    run = runner(args.target)
-    if run is None:
-        print("not checked: that needs onnxruntime (pip install onnxruntime)")
-        return
-    worst, allowed = largest_difference(trained.model, run, image_size)
+    worst, allowed = largest_difference(trained.model, runner(args.target), image_size)
     if not worst <= allowed:
         raise UsageError(f"{args.target} is wrong: its logits are {worst:.1e} off; don't use it")
     batches = " and ".join(map(str, BATCHES))

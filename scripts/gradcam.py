@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared
+from utils.cli import Parser, add_gpu, add_recognition
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,7 +32,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="a column of the picture each; give it several times",
     )
     add("-o", "--output", metavar="FILE.png", help="the picture; gradcam.png where not given")
-    add_shared(parser, "--attention-type", "--attention-param", "--image-size", "--gpu")
+    add_recognition(parser)
+    add_gpu(parser)
     return parser.parse_args(argv)
 
 
@@ -45,9 +46,10 @@ from torch import nn
 
 from utils.checkpoints.trained import Trained, load_trained
 from utils.data.images import load_image
+from utils.errors import needed, one_line
 from utils.processes.dist import choose_device
 from utils.processes.ending import exit_code
-from utils.report.pictures import check_output, needed, new_figure, save_figure, short_path
+from utils.report.pictures import check_output, new_figure, save_figure, short_path
 
 # inches, of 100 pixels each
 PANEL, TITLES = (1.8, 2.0), 0.5
@@ -86,7 +88,7 @@ def explain(trained: Trained, images: torch.Tensor) -> list[Panel]:
     with GradCAM(trained.model, [last_feature_map(trained.model)]) as cam:
         for image, pixels in zip(inputs, images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
             (heat,) = cam(image[None], targets=None)
-            trained.check_finite(cam.outputs)
+            trained.checkpoint.check_finite(cam.outputs)
             confidence, index = cam.outputs[0].detach().softmax(0).max(0)
             panels.append(Panel(trained.classes[index], confidence.item(), pixels, heat))
         height, width = cam.activations_and_grads.activations[0].shape[2:]
@@ -118,7 +120,7 @@ def draw(names: list[str], heads: list[str], columns: list[list[Panel]]):
     return figure
 
 
-def run(args: argparse.Namespace) -> None:
+def compare(args: argparse.Namespace) -> None:
     needed("pytorch_grad_cam", "grad-cam")  # before any work
     device = choose_device(args.gpu)
     output = check_output(args.output, "gradcam.png", [*args.images, *args.checkpoint])
@@ -132,14 +134,14 @@ def run(args: argparse.Namespace) -> None:
         heads.append(f"{trained.network.label}\n{short_path(path, NAME)}")
         columns.append(explain(trained, images.to(device)))
         for image, panel in zip(args.images, columns[-1], strict=True):
-            print(f"{image}  {path}  {panel.name}  {100 * panel.confidence:.2f} %")
+            print(one_line(f"{image}  {path}  {panel.name}  {100 * panel.confidence:.2f} %"))
     names = [short_path(path, NAME) for path in args.images]
     save_figure(draw(names, heads, columns), output)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    return exit_code(lambda: run(args))
+    return exit_code(lambda: compare(args))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import itertools
 import os
 import sys
-from typing import NamedTuple
+from operator import itemgetter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -33,42 +33,34 @@ from utils.report.paper import TABLE3
 from utils.report.tables import table
 from utils.training.complexity import count_flops, count_parameters
 
-
-class Row(NamedTuple):
-    """A network's size."""
-
-    network: Network
-    parameters: int
-    flops: int
-
-    def paper(self, figure: str, unit: str) -> str:
-        """What Table 3 has of it."""
-        row = TABLE3.get((self.network.arch, self.network.attention))
-        return f"{getattr(row, figure):.2f} {unit}" if row else "-"
+COLUMNS = (
+    *("network", "attention", "classes", "parameters", "the paper's, M"),
+    *("FLOPs, G", "the paper's, G"),
+)
 
 
-COLUMNS = {
-    "network": lambda row: row.network.arch,
-    "attention": lambda row: row.network.attention,
-    "classes": lambda row: f"{row.network.num_classes:,}",
-    "parameters": lambda row: f"{row.parameters:,}",
-    "paper's parameters": lambda row: row.paper("params_m", "M"),
-    "FLOPs": lambda row: f"{row.flops / 1e9:.2f} G",
-    "paper's FLOPs": lambda row: row.paper("gflops", "G"),
-}
+def paper(arch: str, attention: str, figure: str) -> str:
+    """What Table 3 has of a network."""
+    row = TABLE3.get((arch, attention))
+    return f"{getattr(row, figure):.2f}" if row else "-"
 
 
-def measure(arch: str, attention: str) -> Row:
-    """Count a network's parameters and FLOPs."""
+def count(arch: str, attention: str) -> tuple[str, ...]:
+    """The cells of a network."""
     num_classes, image_size = (10, 32) if arch.startswith("cifar_") else (IMAGENET_CLASSES, 224)
-    network = Network(arch=arch, attention=attention, num_classes=num_classes)
-    model = network.build()
-    return Row(network, count_parameters(model), count_flops(model, image_size))
+    model = Network(arch=arch, attention=attention, num_classes=num_classes).build()
+    return (
+        *(arch, attention, f"{num_classes:,}", f"{count_parameters(model):,}"),
+        paper(arch, attention, "params_m"),
+        f"{count_flops(model, image_size) / 1e9:.2f}",
+        paper(arch, attention, "gflops"),
+    )
 
 
 def print_table() -> None:
-    names = itertools.product(list_models(), ("none", "simam"))
-    print(table(itertools.starmap(measure, names), COLUMNS))
+    networks = itertools.product(list_models(), ("none", "simam"))
+    columns = {name: itemgetter(place) for place, name in enumerate(COLUMNS)}
+    print(table(itertools.starmap(count, networks), columns))
 
 
 def main(argv: list[str] | None = None) -> int:

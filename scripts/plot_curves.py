@@ -89,7 +89,7 @@ def draw(runs: dict[str, Epochs]):
     return figure
 
 
-def run(args: argparse.Namespace) -> None:
+def plot(args: argparse.Namespace) -> None:
     output = check_output(args.output, "curves.png")
     runs = zip(labels(args.folders), map(read_metrics, args.folders), strict=True)
     save_figure(draw(dict(runs)), output)
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    return exit_code(lambda: run(args))
+    return exit_code(lambda: plot(args))
 
 
 if __name__ == "__main__":

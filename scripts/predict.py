@@ -13,12 +13,13 @@ import csv
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared
+from utils.cli import Parser, add_batches, add_gpu, add_recognition
 
 NUMBER = 5  # of classes for each image
 
@@ -40,7 +41,7 @@ def write_table(predictions: Iterable[Prediction], width: int) -> None:
     for image, guesses in predictions:
         for rank, guess in enumerate(guesses, 1):
             confidence = f"{100 * guess.confidence:.2f} %"
-            print(f"{image:{width}}  {rank:4}  {confidence:>10}  {guess.name}")
+            print(one_line(f"{image:{width}}  {rank:4}  {confidence:>10}  {guess.name}"))
 
 
 def write_jsonl(predictions: Iterable[Prediction], _width: int) -> None:
@@ -71,8 +72,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="table",
         help="aligned columns, a JSON object per image, or comma-separated values",
     )
-    add_shared(parser, "--attention-type", "--attention-param")
-    add_shared(parser, "--batch-size", "--workers", "--image-size", "--gpu")
+    add_recognition(parser)
+    add_batches(parser)
+    add_gpu(parser)
     return parser.parse_args(argv)
 
 
@@ -85,8 +87,9 @@ import torch
 from utils.checkpoints.trained import Trained, load_trained
 from utils.data.batches import EvalBatches, Key
 from utils.data.images import EvalTransform
-from utils.data.listing import IMAGE_ENDINGS, Listing, find_files
+from utils.data.listing import IMAGE_ENDINGS, Listing, counted, find_files
 from utils.data.loader import BadImage, DeviceLoader, ImageDataset, Sample
+from utils.errors import one_line
 from utils.processes.dist import alone
 from utils.processes.ending import exit_code
 
@@ -113,7 +116,7 @@ def predict(trained: Trained, loader: DeviceLoader, paths: list[str]) -> Iterato
     for images, places in loader:
         with torch.no_grad():
             probabilities = trained.model(images).softmax(1)
-        trained.check_finite(probabilities)
+        trained.checkpoint.check_finite(probabilities)
         best = probabilities.topk(min(NUMBER, len(trained.classes)))
         columns = places.tolist(), best.indices.tolist(), best.values.tolist()
         for place, indices, confidences in zip(*columns, strict=True):
@@ -124,7 +127,10 @@ def predict(trained: Trained, loader: DeviceLoader, paths: list[str]) -> Iterato
 
 def run(args: argparse.Namespace) -> int:
     dist = alone(args.gpu)
-    paths = find_files(args.paths, IMAGE_ENDINGS, "image")
+    left_out = Counter()
+    paths = find_files(args.paths, IMAGE_ENDINGS, "image", left_out)
+    if left_out:
+        print(f"left out    {counted(left_out)}", file=sys.stderr)
     words = args.attention_type, args.attention_param, args.image_size
     trained = load_trained(args.checkpoint, *words)
     trained.tell_assumed()
@@ -137,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         batches,
         args.workers if len(batches) > 1 else 0,
         trained.normalise(dist.device),
-        report=lambda line: print(f"error: {line}", file=sys.stderr),
+        report=lambda line: print(one_line(f"error: {line}"), file=sys.stderr),
     )
     WRITERS[args.format](predict(trained, loader, paths), max(map(len, paths)))
     return 2 if loader.passed_over else 0

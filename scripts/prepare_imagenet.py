@@ -48,7 +48,7 @@ from scripts.prepare.archives import (
 from scripts.prepare.images import images_below, link_images, write_smaller
 from scripts.prepare.parallel import run_parallel
 from utils.data.listing import IMAGENET_CLASSES, IMAGENET_IMAGES, is_image
-from utils.errors import UsageError
+from utils.errors import UsageError, one_line, some
 from utils.processes.ending import exit_code
 
 
@@ -69,7 +69,7 @@ def prepare(args: argparse.Namespace) -> int:
             f"{error}, from {source} to {dest}; once that is mended, the same command goes on"
         ) from None
     lines = [line for root in roots for line in count(root)]
-    print("\n".join(problems + lines))
+    print("\n".join(map(one_line, problems + lines)))
     return 1 if problems or any(line.endswith("INCOMPLETE") for line in lines) else 0
 
 
@@ -117,7 +117,7 @@ def count(root: str) -> Iterator[str]:
         line += f"{images:,} of {wanted:,} images"
         absent = sorted(known - found[split].keys())
         if absent:
-            line += f"; no {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}"
+            line += f"; no {some(absent)}"
         complete = (classes, images) == (IMAGENET_CLASSES, wanted)
         yield line + (": complete" if complete else ": INCOMPLETE")
 

@@ -13,6 +13,7 @@ trains the rows with SimAM. scripts/plot_curves.py draws the curves of single ru
 """
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Iterable
@@ -43,9 +44,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     about = "ImageNet: accuracies, size, and speed on this machine"
     table3 = tables.add_parser("table3", doc=about, help=about, formatter_class=defaults)
     add = table3.add_argument
-    add("paths", metavar="RUN_FOLDER_OR_CHECKPOINT", nargs="*", help="besides those in ROOT")
+    add("paths", metavar="RUN_FOLDER", nargs="*", help="besides those in ROOT")
     add_names(table3, "--archs", (arch for arch, _ in TABLE3), "networks")
-    add("--data", help="ImageNet: val/<class>/ to evaluate checkpoints, train/<class>/ for --run")
+    add("--data", help="ImageNet's folder, for --run; the environment's DATA where not given")
     add("--device", choices=("cpu", "cuda"), help="where the speed is measured; a GPU if any")
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are")
 
@@ -64,35 +65,32 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def add_names(parser: Parser, option: str, papers: Iterable[str], help: str) -> None:
     """Give `parser` an option for names between commas, by default all of the paper's."""
     known = list(dict.fromkeys(papers))
-
-    def name(text: str) -> str:
-        if text in known:
-            return text
-        raise argparse.ArgumentTypeError(
-            f"{text} is not in the paper's table; known: {' '.join(known)}"
-        )
-
-    parser.add_argument(option, type=comma_list(name), default=",".join(known), help=help)
+    names = comma_list(str, known)
+    parser.add_argument(option, type=names, default=",".join(known), help=help)
 
 
 if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
 
-from scripts.paper.table4 import table4
 from utils.processes.ending import exit_code
-from utils.report.tables import check_results
+from utils.report.tables import check_results, conclude
 
 
 def reproduce(args: argparse.Namespace) -> int | None:
+    """Collect what was run, train what is missing where that is asked for, and print the table."""
     path = f"{args.out or os.path.join(args.ckpt, args.table)}.json"
     check_results(path)
-    if args.table == "table4":
-        return table4(args, path)
-    # not at the top: mmdetection's environment, where table4 trains, has no torchvision
-    from scripts.paper.table2 import table2
-    from scripts.paper.table3 import table3
-
-    return (table2 if args.table == "table2" else table3)(args, path)
+    # it alone: mmdetection's environment, where table4 trains, has no torchvision for the others
+    paper = importlib.import_module(f"scripts.paper.{args.table}")
+    found = paper.collect(args)
+    if args.run:
+        code = paper.train_missing(args, found)
+        if code:
+            return code
+        found = paper.collect(args)
+    about, rows = paper.compared(args, found)
+    conclude(rows, paper.COLUMNS, {"table": args.table} | about, path)
+    return None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -39,19 +39,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
 
-from scripts.train_cifar import dataset_name, read_images, recipe, train
+from scripts.paper.common import last_acc1
+from scripts.train_cifar import dataset_name, read_images, recipes, train_in_turn
 from utils.config import Network
 from utils.data.cifar import hold_out
-from utils.errors import UsageError
+from utils.errors import UsageError, needed
 from utils.processes.dist import alone
 from utils.processes.ending import exit_code
 from utils.report import tables
-from utils.report.finished_runs import read_finished
 from utils.report.pictures import new_figure, save_figure
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(tables.Summary):
+class Row(tables.Comparison):
     """What the runs with one lambda reached. acc1: of each."""
 
     e_lambda: float
@@ -60,8 +60,8 @@ class Row(tables.Summary):
 
 COLUMNS = {
     "lambda": lambda row: f"{row.e_lambda:g}",
-    "top-1": lambda row: tables.spread(row.mean, row.std),
-    "runs": lambda row: row.runs,
+    "top-1": tables.COMPARISON["ours"],
+    "runs": tables.COMPARISON["runs"],
 }
 
 
@@ -72,15 +72,14 @@ def draw(rows: Sequence[Row], title: str, path: str) -> None:
     ran = [row for row in rows if row.runs]
     means, stds = [row.mean for row in ran], [row.std or 0 for row in ran]
     axes.errorbar([row.e_lambda for row in ran], means, stds, fmt="o-", capsize=3)
-    axes.set_xscale("log")
-    axes.set_xlabel("lambda")
-    axes.set_ylabel("top-1 % on held-out images")
+    axes.set(xscale="log", xlabel="lambda", ylabel="top-1 % on held-out images")
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
     save_figure(figure, path)
 
 
 def search(args: argparse.Namespace) -> None:
+    needed("matplotlib.figure", "matplotlib")  # a missing package is told before hours of runs
     dist = alone(args.gpu)
     networks = [Network(arch=args.arch, attention="simam", attention_param=e) for e in args.lambdas]
     networks[0].build()  # a wrong name is told before the data are read
@@ -92,16 +91,13 @@ def search(args: argparse.Namespace) -> None:
     if not len(held_out):
         raise UsageError(f"{len(images)} training images: a tenth is to be held out, which is none")
     name = dataset_name(args, args.dataset) + "-held-out"
-    runs = [[recipe(args, network, seed, name) for seed in args.seeds] for network in networks]
-    for with_seed in zip(*runs, strict=True):
-        for config in with_seed:
-            train(config, splits, dist)
+    runs = recipes(args, networks, name)
+    train_in_turn(runs, splits, dist)
 
     rows = []
     for e_lambda, configs in zip(args.lambdas, runs, strict=True):
-        finished = filter(None, [read_finished(config.folder) for config in configs])
-        acc1 = [run.epochs[-1]["val_acc1"] for run in finished]
-        rows.append(Row(e_lambda=e_lambda, acc1=acc1, **vars(tables.summarise(acc1))))
+        acc1 = last_acc1(configs)
+        rows.append(Row(e_lambda=e_lambda, acc1=acc1, **vars(tables.compare(acc1))))
     title = f"{name}, {args.arch}, {args.iterations:,} iterations"
     if args.iterations < ITERATIONS:
         title += f" (shortened from {ITERATIONS:,})"

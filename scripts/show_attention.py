@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_shared
+from utils.cli import Parser, add_gpu, add_recognition
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -27,7 +27,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--checkpoint", metavar="FILE", required=True, help="the network's weights")
     add("--layers", metavar="NAME", nargs="+", help="SimAM modules, or how their names begin")
     add("-o", "--output", metavar="FILE.png", help="the picture; attention.png where not given")
-    add_shared(parser, "--attention-type", "--attention-param", "--image-size", "--gpu")
+    add_recognition(parser)
+    add_gpu(parser)
     return parser.parse_args(argv)
 
 
@@ -140,7 +141,7 @@ def draw(title: str, image: torch.Tensor, maps: dict[str, Seen]):
     return figure
 
 
-def run(args: argparse.Namespace) -> None:
+def show(args: argparse.Namespace) -> None:
     device = choose_device(args.gpu)
     output = check_output(args.output, "attention.png", [args.image, args.checkpoint])
     words = args.attention_type, args.attention_param, args.image_size
@@ -156,13 +157,13 @@ def run(args: argparse.Namespace) -> None:
     normalised = trained.normalise(device)(image.to(device))
     layers = choose_layers(names, args.layers)
     logits, maps = look(trained.model.to(device), layers, normalised)
-    trained.check_finite(logits)
+    trained.checkpoint.check_finite(logits)
     save_figure(draw(f"{label}, {short_path(args.image, 60)}", image, maps), output)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    return exit_code(lambda: run(args))
+    return exit_code(lambda: show(args))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ iteration falls. Images stay on the device, and are augmented and normalised the
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -48,11 +49,11 @@ from utils.data.cifar import CifarLoader, Images, read_folder, read_torchvision
 from utils.data.normalise import Normalise
 from utils.data.preparation import CIFAR
 from utils.errors import UsageError
-from utils.processes.dist import Dist, alone, describe
+from utils.processes.dist import Dist, alone, devices_in_words
 from utils.processes.ending import exit_code
 from utils.training.folder import find_checkpoint
 from utils.training.run import Run
-from utils.training.state import DataFacts, facts_of
+from utils.training.state import DataFacts, checked, facts_of
 
 Splits = tuple[Images, Images]  # training and validation
 # what a run that goes on must have in common with its folder's checkpoint
@@ -63,10 +64,7 @@ FIXED = (
 
 
 def recipe(args: argparse.Namespace, network: Network, seed: int, dataset: str) -> Config:
-    """The paper's training of `network`, which gets as many classes as the data has.
-
-    args: with the options of `add_recipe`. dataset: what run folders call the data.
-    """
+    """The paper's training of `network`, which gets as many classes as the data has."""
     return Config(
         network=replace(network, num_classes=0),
         dataset=dataset,
@@ -75,6 +73,16 @@ def recipe(args: argparse.Namespace, network: Network, seed: int, dataset: str) 
         machine=Machine(gpu=args.gpu, seed=seed, print_freq=args.print_freq),
         folder=os.path.join(args.ckpt, run_name(dataset, network, seed)),
     )
+
+
+def recipes(
+    args: argparse.Namespace, networks: Iterable[Network], dataset: str
+) -> list[list[Config]]:
+    """Of every network its runs, one for each of --seeds.
+
+    args: with the options of `add_recipe`. dataset: what run folders call the data.
+    """
+    return [[recipe(args, net, seed, dataset) for seed in args.seeds] for net in networks]
 
 
 def read_images(args: argparse.Namespace, dataset: str) -> Splits:
@@ -108,12 +116,13 @@ def train(config: Config, splits: Splits, dist: Dist) -> None:
         checksum=f"{images.checksum():08x}-{val_images.checksum():08x}",
     )
     options = {name: facts_of(config, data)[name] for name in (*FIXED, "val_images")}
-    options |= {"epochs": epochs, "batch_size": config.data.batch_size, "device": describe(dist)}
+    options |= {"epochs": epochs, "batch_size": config.data.batch_size}
+    options["device"] = devices_in_words(dist)
     optim = replace(config.optim, epochs=epochs)
     config = replace(config.for_classes(len(images.classes)), optim=optim, options=options)
 
     found = find_checkpoint("auto", folder)
-    said = found.checkpoint.content if found.checkpoint else options
+    said = checked(found.checkpoint) if found.checkpoint else options
     for name in FIXED:
         if said.get(name) != options[name]:
             raise UsageError(
@@ -137,17 +146,22 @@ def train(config: Config, splits: Splits, dist: Dist) -> None:
     )
 
 
+def train_in_turn(runs: Iterable[list[Config]], splits: Splits, dist: Dist) -> None:
+    """Train what is not finished of `recipes`: all with the first seed, then all with the second,
+    ..."""
+    for with_seed in zip(*runs, strict=True):
+        for config in with_seed:
+            train(config, splits, dist)
+
+
 def train_all(args: argparse.Namespace) -> None:
-    """A run for each attention and seed: all with the first seed, then all with the second."""
+    """A run for each attention and seed."""
     dist = alone(args.gpu)
     networks = [Network(arch=args.arch, attention=attention) for attention in args.attentions]
     for network in networks:
         network.build()  # a wrong name is told before hours of other runs
     splits = read_images(args, args.dataset)
-    name = dataset_name(args, args.dataset)
-    for seed in args.seeds:
-        for network in networks:
-            train(recipe(args, network, seed, name), splits, dist)
+    train_in_turn(recipes(args, networks, dataset_name(args, args.dataset)), splits, dist)
 
 
 def main(argv: list[str] | None = None) -> int:

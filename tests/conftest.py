@@ -1,8 +1,11 @@
 """Fixtures for all tests: seeds, devices, small real images, the command as users run it."""
 
+import fcntl
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,12 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+def pytest_terminal_summary(terminalreporter):
+    for outcome in ("failed", "error"):
+        for report in terminalreporter.getreports(outcome):
+            terminalreporter.line(f"again: bash scripts/test.sh --all {shlex.quote(report.nodeid)}")
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
@@ -47,21 +56,42 @@ def device(request):
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory) -> Path:
-    """Three classes, 24 training and 12 validation images."""
-    folder = tmp_path_factory.mktemp("digits")
-    write_digits(folder, val=4, train=8, classes=3)
-    return folder
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """made_once(name, make) -> a folder that `make` filled, in whichever of pytest-xdist's
+    processes wanted it first; nobody may write to it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def made_once(name: str, make: Callable[[Path], None]) -> Path:
+        folder, whole = root / name, root / f"{name}.whole"
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return made_once
 
 
 @pytest.fixture(scope="session")
-def digits32(tmp_path_factory) -> Path:
+def digits(made_once) -> Path:
+    """Three classes, 24 training and 12 validation images."""
+    return made_once("digits", lambda folder: write_digits(folder, val=4, train=8, classes=3))
+
+
+@pytest.fixture(scope="session")
+def digits32(made_once) -> Path:
     """Ten classes, 280 training and 20 validation images of 32x32 pixels: three steps of 128."""
-    folder = tmp_path_factory.mktemp("cifar") / "digits32"
-    write_digits(folder, val=2, train=28)
-    for path in folder.rglob("*.png"):
-        Image.open(path).resize((32, 32)).save(path)
-    return folder
+
+    def make(folder: Path) -> None:
+        write_digits(folder, val=2, train=28)
+        for path in folder.rglob("*.png"):
+            Image.open(path).resize((32, 32)).save(path)
+
+    return made_once("digits32", make)
 
 
 @pytest.fixture(scope="session")
@@ -74,26 +104,28 @@ def photos() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def trained(digits, tmp_path_factory) -> Path:
+def trained(digits, made_once) -> Path:
     """The run folder of a SimAM ResNet-18, two epochs on `digits` at 32 pixels."""
     from main_imagenet import main  # here: the networks' tests run without its packages too
 
-    root = tmp_path_factory.mktemp("trained")
-    words = "--attention-type simam --attention-param 0.1 --image-size 32 --epochs 2 -b 8 -j 0 "
-    words += f"--lr 0.02 --seed 1 --gpu -1 --ckpt {root}"
-    assert main([str(digits), *words.split()]) == 0
-    (folder,) = root.iterdir()
+    def make(root: Path) -> None:
+        words = "--attention-type simam --attention-param 0.1 --image-size 32 --epochs 2 -b 8 -j 0 "
+        words += f"--lr 0.02 --seed 1 --gpu -1 --ckpt {root}"
+        assert main([str(digits), *words.split()]) == 0
+
+    (folder,) = made_once("trained", make).iterdir()
     return folder
 
 
 @pytest.fixture(scope="session")
-def undisturbed(digits, tmp_path_factory) -> Path:
+def undisturbed(digits, made_once) -> Path:
     """Where `runs.run` trained three epochs from beginning to end."""
     from runs import run
 
-    root = tmp_path_factory.mktemp("undisturbed")
-    assert run(digits, root, "--epochs", 3) == 0
-    return root
+    def make(root: Path) -> None:
+        assert run(digits, root, "--epochs", 3) == 0
+
+    return made_once("undisturbed", make)
 
 
 @pytest.fixture
@@ -103,16 +135,6 @@ def not_a_number(trained, tmp_path) -> Path:
     content["state_dict"]["fc.bias"][1] = float("nan")
     torch.save(content, tmp_path / "nan.pth")
     return tmp_path / "nan.pth"
-
-
-def assert_no_picture(main, image: Path, checkpoint: Path, layer: str, picture: Path) -> None:
-    """Run a script that draws, with one more NaN in the `layer` of `checkpoint`: it refuses."""
-    content = torch.load(checkpoint, weights_only=True)
-    content["state_dict"][layer][0] = float("nan")
-    torch.save(content, checkpoint)
-    words = ["--checkpoint", str(checkpoint), "--gpu", "-1", "-o", str(picture)]
-    assert main([str(image), *words]) == 2
-    assert not picture.exists()
 
 
 def run_command(*arguments, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.cli import Parser, add_shared, comma_list, number, share
+from utils.cli import Parser, add_batches, add_gpu, add_recognition, comma_list, number, share
 
 
 @pytest.fixture
@@ -29,6 +29,11 @@ def refusal(parser: Parser, capsys, words: str) -> str:
 
 def test_the_description_is_the_docs_first_paragraph(parser):
     assert parser.description == "What it does."
+
+
+def test_whole_numbers_have_63_bits(parser, capsys):
+    assert parser.parse_args(["--seeds", str(2**63 - 1)]).seeds == [2**63 - 1]
+    assert f"{2**63} is not below {2**63}" in refusal(parser, capsys, f"--seeds {2**63}")
 
 
 @pytest.mark.parametrize(
@@ -86,9 +91,13 @@ def test_values_at_the_limits_are_taken(parser):
     assert args.seeds == [0, 10**400]
 
 
-def test_shared_options_come_by_name(capsys):
+def test_options_that_commands_share(capsys):
     parser = Parser("What it does.")
-    add_shared(parser, "--batch-size", "--image-size")
-    args = parser.parse_args(["-b", "8", "--image_size", "32"])
-    assert vars(args) == {"batch_size": 8, "image_size": 32}
+    for add in (add_recognition, add_batches, add_gpu):
+        add(parser)
+    words = "-b 8 --image_size 32 --attention-type simam --attention-param 0.1 --gpu -1"
+    assert vars(parser.parse_args(words.split())) == {
+        **{"attention_type": "simam", "attention_param": 0.1, "image_size": 32},
+        **{"batch_size": 8, "workers": 4, "gpu": "-1"},
+    }
     assert "--image-size: 31 is not at least 32" in refusal(parser, capsys, "--image-size 31")

@@ -50,8 +50,8 @@ def test_published_commands_parse():
     evaluation = parse("-a resnet18 -e --resume CHECKPOINT.pth")
     assert all((args.gpu, args.workers) == ("0,1,2,3", 20) for args in (resnet, mobile, evaluation))
     assert all((a.attention_type, a.attention_param) == ("simam", 0.1) for a in (resnet, mobile))
-    assert (resnet.epochs, resnet.lr, resnet.sched, resnet.wd) == (100, 0.1, "step", 1e-4)
-    assert (mobile.epochs, mobile.lr, mobile.sched, mobile.wd) == (150, 0.05, "cosine", 4e-5)
+    found = [(a.epochs, a.lr, a.sched, a.weight_decay) for a in (resnet, mobile)]
+    assert found == [(100, 0.1, "step", 1e-4), (150, 0.05, "cosine", 4e-5)]
     assert (evaluation.evaluate, evaluation.resume) == (True, "CHECKPOINT.pth")
 
 
@@ -67,6 +67,11 @@ def test_published_commands_parse():
         ("DATA --multiprocessing-distributed", "--multiprocessing-distributed is gone: --gpu 0,1"),
         *((f"DATA {each} 2", f"{each} is gone: torchrun") for each in ("--world-size", "--rank")),
         ("DATA --dist_url=tcp://10.0.0.1:1234", "--dist-url is gone: torchrun --nnodes N"),
+        ("DATA --local-rank=0", "--local-rank is gone: torchrun takes the place of"),
+        ("DATA --pretrained", "--pretrained is gone: --weights FILE"),
+        ("DATA --start-epoch 3", "--start-epoch is gone: --resume FILE"),
+        ("DATA --log_freq 5", "--log-freq is gone: -p N"),
+        ("DATA --no-cuda", "--no-cuda is gone: --gpu -1"),
     ],
 )
 def test_options_that_can_not_be_get_one_line(words, message, capsys):
@@ -84,6 +89,9 @@ def weights(tmp_path_factory):
     state = create_model("cifar_resnet20", num_classes=10).state_dict()
     torch.save(state, folder / "ten.pth")
     torch.save(state | {"fc.bias": torch.full((10,), torch.nan)}, folder / "nan.pth")
+    one = torch.tensor([-torch.inf, *[0.0] * 9])  # of a class that no image is of
+    torch.save(state | {"fc.bias": one}, folder / "inf.pth")
+    torch.save(state | {"bn1.running_var": torch.full((16,), -1.0)}, folder / "variance.pth")
     (folder / "cut.pth").write_bytes((folder / "ten.pth").read_bytes()[:100_000])
     (folder / "names.txt").write_text("\n".join(map(str, range(10))))
     torch.save(create_model("cifar_resnet32", num_classes=3).state_dict(), folder / "r32.pth")
@@ -115,8 +123,24 @@ BAD = {
         "{data} -e --weights {weights}/nan.pth --class-names {weights}/names.txt",
         "nan.pth makes outputs that are not finite",
     ),
+    "one infinite output": (
+        "{data} -e --weights {weights}/inf.pth --class-names {weights}/names.txt",
+        "inf.pth makes outputs that are not finite",
+    ),
+    "negative variances": (
+        "{data} -e --weights {weights}/variance.pth --class-names {weights}/names.txt",
+        "variance.pth makes outputs that are not finite",
+    ),
     "other network": ("{data} -e --resume {weights}/r32.pth", r"\d+ unexpected \(layer1.3.conv1"),
     "run folder is a file": ("{data} --ckpt {weights}/cut.pth", "can't write to run folder"),
+    "save over a checkpoint": (
+        "{data} --resume {weights}/ten.pth --save-weights {weights}/r32.pth",
+        "r32.pth already exists; remove it or choose another name",
+    ),
+    "save over a device": (
+        "{data} --resume {weights}/ten.pth --save-weights /dev/null",
+        "/dev/null already exists",
+    ),
     "save to nowhere": (
         "{data} --resume {weights}/ten.pth --save-weights {nowhere}/w.pth",
         "can't write .*nowhere/w.pth",

@@ -1,1 +1,1 @@
-"""Training and evaluation: data, engine, schedule, metrics, checkpoints, processes, logs."""
+"""What the commands share: options, data, checkpoints, training, processes, reports."""

@@ -36,10 +36,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind: type, low: float, exclusive: bool = False):
-    """An argparse type: a finite `kind` of at least (above, if exclusive) `low`."""
+    """An argparse type: a finite `kind` of at least (above, if exclusive) `low`; whole numbers in
+    63 bits, for those who count so."""
 
     def parse(text: str):
         value = kind(text)
+        if kind is int and value >= 2**63:
+            raise argparse.ArgumentTypeError(f"{text} is not below {2**63}")
         if not low <= value < math.inf or (exclusive and value == low):
             raise argparse.ArgumentTypeError(
                 f"{text} is not {'above' if exclusive else 'at least'} {low}"
@@ -50,11 +53,14 @@ def number(kind: type, low: float, exclusive: bool = False):
     return parse
 
 
-def comma_list(kind: Callable[[str], object]):
-    """An argparse type: values of `kind` between commas, each once."""
+def comma_list(kind: Callable[[str], object], known: Sequence[object] | None = None):
+    """An argparse type: values of `kind`, of the `known` ones, between commas, each once."""
 
     def parse(text: str) -> list:
         values = [kind(part) for part in text.split(",")]
+        for value in values:
+            if known and value not in known:
+                raise argparse.ArgumentTypeError(f"{value} is none of {' '.join(map(str, known))}")
         if len(set(values)) < len(values):
             raise argparse.ArgumentTypeError(f"{text} names one twice")
         return values
@@ -71,33 +77,21 @@ def share(text: str) -> float:
     return value
 
 
-# options that several scripts share
-SHARED = {
-    "--attention-type": {"help": "the attention of all these networks"},
-    "--attention-param": {"type": float, "help": "its setting, as for training"},
-    "--batch-size": {
-        "short": "-b",
-        "type": number(int, 1),
-        "default": 256,
-        "help": "images at once",
-    },
-    "--workers": {
-        "short": "-j",
-        "type": number(int, 0),
-        "default": 4,
-        "help": "processes that load images",
-    },
-    "--image-size": {
-        "type": number(int, 32),
-        "help": "pixels a side; as the network was trained where not given",
-    },
-    "--gpu": {"help": "GPU number; -1: the CPU; GPU 0, or else the CPU, where not given"},
-}
+def add_gpu(parser: argparse._ActionsContainer) -> None:
+    """Give `parser` --gpu, for a command that computes on one device."""
+    parser.add_argument("--gpu", help="GPU number; -1: the CPU; GPU 0, or else the CPU, by default")
 
 
-def add_shared(parser: argparse._ActionsContainer, *options: str) -> None:
-    """Give `parser`, or a group of its arguments, those `options` of `SHARED`."""
-    for option in options:
-        settings = dict(SHARED[option])
-        short = [settings.pop("short")] if "short" in settings else []
-        parser.add_argument(*short, option, **settings)
+def add_recognition(parser: Parser) -> None:
+    """Give `parser` what `load_trained` takes besides a file."""
+    add = parser.add_argument
+    add("--attention-type", help="the attention of all these networks")
+    add("--attention-param", type=float, help="its setting, as for training")
+    add("--image-size", type=number(int, 32), help="pixels a side; as in training by default")
+
+
+def add_batches(parser: Parser) -> None:
+    """Give `parser` the options of a loader."""
+    add = parser.add_argument
+    add("-b", "--batch-size", type=number(int, 1), default=256, help="images at once")
+    add("-j", "--workers", type=number(int, 0), default=4, help="processes that load images")

@@ -2,7 +2,7 @@
 
 import os
 from argparse import Namespace
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from networks import create_model, default_param
 
 from .errors import UsageError
+from .options import Data, Machine, Optim, read_fields
 
 
 def default_of(attention: str) -> float | None:
@@ -71,78 +72,6 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """Which images, and how they become batches.
-
-    root: folder with train/<class>/ and val/<class>/. batch_size and workers count per node.
-    image_backend: "turbo" or "pil"; None for turbo in training and pil in evaluation.
-    auto_augment: see `TrainTransform`; mixup, cutmix: see `MixingLoader`. synthetic: random images.
-    class_names: file with the names of a checkpoint's outputs. subset_outputs: evaluate over those
-    outputs alone that there are class folders for.
-    """
-
-    root: str | None = None
-    image_size: int = 224
-    batch_size: int = 256
-    workers: int = 4
-    image_backend: str | None = None
-    skip_bad_images: bool = False
-    auto_augment: str | None = None
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    synthetic: bool = False
-    class_names: str | None = None
-    subset_outputs: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optim:
-    """What a step does, and for how long; the defaults are the published ones.
-
-    optimizer: "sgd" or "adamw". no_wd_norm_bias: no weight decay for norms and biases.
-    accumulate: batches that make one update. clip_grad: largest norm of the gradient.
-    label_smoothing: share of the target for all classes. ema: decay of a moving average of the
-    weights. sched: "step", "cosine", or "iterations" for the paper's CIFAR schedule over so many,
-    see `lr_at`.
-    """
-
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    no_wd_norm_bias: bool = False
-    accumulate: int = 1
-    clip_grad: float | None = None
-    label_smoothing: float = 0.0
-    ema: float | None = None
-    epochs: int = 90
-    sched: str = "step"
-    warmup_epochs: int = 0
-    iterations: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where a run computes and what it says; nothing here changes what is learnt, but rounding.
-
-    gpu, parallel, dist_backend: see `utils.processes.dist.start`. amp: "none", "bf16" or "fp16".
-    seed: None draws one. profile: steps to profile. print_freq: steps between lines.
-    """
-
-    gpu: str | None = None
-    parallel: str = "ddp"
-    dist_backend: str | None = None
-    sync_bn: bool = False
-    amp: str = "none"
-    compile: bool = False
-    seed: int | None = None
-    profile: int | None = None
-    print_freq: int = 10
-    save_every_minutes: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Config:
     """A whole run.
 
@@ -174,9 +103,9 @@ class Config:
         name = run_name("imagenet", network, args.seed) + "-synthetic" * args.synthetic
         return cls(
             network=network,
-            data=_filled(Data, args, root=args.data),
-            optim=_filled(Optim, args, weight_decay=args.wd),
-            machine=_filled(Machine, args),
+            data=read_fields(Data, args, root=args.data),
+            optim=read_fields(Optim, args),
+            machine=read_fields(Machine, args),
             folder=os.path.join(args.ckpt, name),
             weights=args.weights,
             resume=args.resume,
@@ -195,9 +124,3 @@ class Config:
 def run_name(dataset: str, network: Network, seed: int | None) -> str:
     """What a run's folder is called: DATASET-ARCH[-ATTENTION[-paramPARAM]][-seedS]"""
     return f"{dataset}-{network.slug}" + ("" if seed is None else f"-seed{seed}")
-
-
-def _filled(kind: type, args: Namespace, **others: Any) -> Any:
-    """A `kind` whose fields are the options of the same name, and `others`."""
-    options = {each.name: getattr(args, each.name) for each in fields(kind) if each.name in args}
-    return kind(**options | others)

@@ -65,7 +65,7 @@ def write_bytes(data: bytes | memoryview, path: str) -> None:
 
 def write_text(text: str, path: str) -> None:
     """The same with text."""
-    write_bytes(text.encode(), path)
+    write_bytes(text.encode(errors="backslashreplace"), path)
 
 
 def append_line(path: str, text: str) -> None:
@@ -75,7 +75,7 @@ def append_line(path: str, text: str) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read() != b"\n":  # a full disk cut off the line before
                 file.write(b"\n")
-        file.write(text.encode() + b"\n")
+        file.write(text.encode(errors="backslashreplace") + b"\n")
 
 
 def read_entries(path: str | Path) -> list[dict[str, Any]]:
@@ -84,10 +84,10 @@ def read_entries(path: str | Path) -> list[dict[str, Any]]:
     Raises OSError where the file can't be read.
     """
     lines = Path(path).read_text(errors="replace").splitlines()
-    return [entry for entry in map(_entry, lines) if entry]
+    return [entry for entry in map(_parsed, lines) if entry]
 
 
-def _entry(line: str) -> dict[str, Any]:
+def _parsed(line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except ValueError:

@@ -1,8 +1,16 @@
-"""The options of main_imagenet.py."""
+"""The options of main_imagenet.py: most are fields of what a run is told, with their defaults.
+
+Imports nothing heavy, so that --help answers at once.
+"""
 
 import argparse
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from .cli import Parser, add_shared, number, share
+from .cli import Parser, number, share
+
+COUNT, SIDE, RATE = number(int, 1), number(int, 32), number(float, 0)
+POSITIVE = number(float, 0, exclusive=True)
 
 # what the scripts of 2018 started processes with
 PROCESS_PER_GPU = "--gpu 0,1,2,3 starts a process per GPU"
@@ -12,159 +20,152 @@ REMOVED = {
     "--world-size": NODES,
     "--rank": NODES,
     "--dist-url": NODES,
+    "--local-rank": "torchrun takes the place of python -m torch.distributed.launch",
+    "--pretrained": "--weights FILE starts from torchvision's or other weights",
+    "--start-epoch": "--resume FILE goes on in the file's epoch",
+    "--log-freq": "-p N says where it is every N steps",
+    "--no-cuda": "--gpu -1 computes on the CPU",
 }
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line; imports nothing heavy, so that --help answers at once."""
-    parser = Parser(
-        "Train and evaluate networks with SimAM, or another attention module.",
-        REMOVED,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    _add_data(parser.add_argument_group("data"))
-    _add_model(parser.add_argument_group("model"))
-    _add_optimisation(parser.add_argument_group("optimisation"))
-    _add_schedule(parser.add_argument_group("schedule"))
-    _add_runtime(parser.add_argument_group("runtime"))
-    _add_output(parser.add_argument_group("output"))
-    args = parser.parse_args(argv)
-    if args.nesterov and (args.optimizer != "sgd" or not args.momentum):
-        parser.error("--nesterov needs --optimizer sgd with a --momentum above 0")
-    for option in ("sync_bn", "compile"):
-        if args.parallel == "dp" and getattr(args, option):
-            parser.error(f"--{option.replace('_', '-')} needs --parallel ddp, a process per GPU")
-    if args.data is None and not args.synthetic:
-        parser.error("DATA, a folder with train/<class>/ and val/<class>/, is missing")
-    return args
+def option(default: Any, help: str, *names: str, **settings: Any) -> Any:
+    """A dataclass field that is an option, too; a switch where it is False.
+
+    names: of the option, besides the field's own. settings: others of argparse's `add_argument`.
+    """
+    return field(default=default, metadata={"names": names, "help": help, **settings})
 
 
-def _add_data(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("data", metavar="DATA", nargs="?", help="folder with train/<class>/ and val/<class>/")
-    add_shared(group, "--workers")
-    add(
-        "-b",
-        "--batch-size",
-        type=number(int, 1),
-        default=256,
-        help="images per step, in total over the GPUs of this machine",
+def add_fields(group: argparse._ArgumentGroup, kind: type) -> None:
+    """Give `group` the options among the fields of the dataclass `kind`."""
+    for each in fields(kind):
+        if each.metadata:
+            settings = {"dest": each.name, "default": each.default, **each.metadata}
+            own = f"--{each.name.replace('_', '-')}"
+            names = sorted([own, *settings.pop("names")], key=len)
+            if each.default is False:
+                settings["action"] = "store_true"
+            group.add_argument(*names, **settings)
+
+
+def read_fields(kind: type, args: argparse.Namespace, **others: Any) -> Any:
+    """A `kind` with what `args` say of the options among its fields, and with `others`."""
+    said = {each.name: getattr(args, each.name) for each in fields(kind) if each.metadata}
+    return kind(**said, **others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which images, and how they become batches.
+
+    root: folder with train/<class>/ and val/<class>/. batch_size and workers count per node.
+    image_size: None, for an evaluation, is that of the checkpoint's training.
+    """
+
+    root: str | None = None
+    workers: int = option(4, "processes that load images", "-j", type=number(int, 0))
+    batch_size: int = option(256, "images per step, over all GPUs of a machine", "-b", type=COUNT)
+    image_size: int | None = option(
+        224, "pixels a side; 224, or with -e as the checkpoint was trained, by default", type=SIDE
     )
-    size = {"type": number(int, 32), "default": 224, "help": "pixels a side"}
-    add("--image-size", **size)
-    add(
-        "--image-backend",
-        choices=("turbo", "pil"),
-        help="decoder; turbo (faster) for training and pil for evaluation where not given",
+    image_backend: str | None = option(
+        None, "decoder; turbo for training, pil for evaluation by default", choices=("turbo", "pil")
     )
-    add(
-        "--skip-bad-images",
-        action="store_true",
-        help="train on the next image in place of one that can't be decoded",
-    )
-    add(
-        "--auto-augment",
+    skip_bad_images: bool = option(False, "train on the next image where one can't be decoded")
+    auto_augment: str | None = option(
+        None,
+        "torchvision's AutoAugment, RandAugment, TrivialAugmentWide or AugMix, after crop and flip",
         choices=("imagenet", "ra", "ta_wide", "augmix"),
-        help="torchvision's AutoAugment with the ImageNet policy, RandAugment, "
-        "TrivialAugmentWide or AugMix, after crop and flip",
     )
-    alpha = {"type": number(float, 0), "default": 0.0, "metavar": "ALPHA"}
-    add("--mixup", **alpha, help="blend pairs of images, shares from Beta(ALPHA, ALPHA); 0: don't")
-    add("--cutmix", **alpha, help="paste parts of images into others; with both, either by chance")
-    add(
-        "--class-names",
-        metavar="FILE",
-        help="names of the outputs of a checkpoint that does not say them, one a line",
+    mixup: float = option(
+        0.0, "blend pairs of images, shares from Beta(ALPHA, ALPHA)", type=RATE, metavar="ALPHA"
     )
-    add(
-        "--subset-outputs",
-        action="store_true",
-        help="with -e: over the outputs alone that val/ has folders for, as for ImageNet-A and -R",
+    cutmix: float = option(
+        0.0, "paste parts of others; with both, either by chance", type=RATE, metavar="ALPHA"
     )
-    add(
-        "--synthetic",
-        action="store_true",
-        help="random images, made once, to time the network alone; as many as DATA or ImageNet has",
+    class_names: str | None = option(
+        None, "names of the outputs that a checkpoint does not name, one a line", metavar="FILE"
+    )
+    subset_outputs: bool = option(
+        False, "with -e: over the outputs alone that val/ has folders for, as for ImageNet-A and -R"
+    )
+    synthetic: bool = option(
+        False,
+        "random images, made once, to time the network alone; as many as DATA or ImageNet has",
     )
 
 
-def _add_model(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("-a", "--arch", default="resnet18", help="network; a wrong name lists all")
-    add(
-        "--attention-type",
-        default="none",
-        help="attention module, such as simam or se; a wrong name lists all",
-    )
-    add(
-        "--attention-param",
-        type=float,
-        help="the module's setting: lambda for simam (the paper: 0.1), reduction for se; "
-        "the module's own default where not given",
-    )
-    add(
-        "--num-classes",
-        type=number(int, 1),
-        help="size of the classifier; the number of class folders where not given",
-    )
-    add(
-        "--weights",
-        metavar="FILE",
-        help="start from these weights; a classifier of another size is made new",
-    )
-    add(
-        "--resume",
-        metavar="FILE",
-        help="go on from this checkpoint; auto: from the run folder's, if any",
-    )
-    add(
-        "--zero-init-residual",
-        action="store_true",
-        help="each residual branch starts at zero: the weights of its last norm",
-    )
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """What a step does, and for how long; the defaults are the published ones.
 
+    sched: also "iterations", the paper's CIFAR schedule over so many `iterations`, see `lr_at`.
+    """
 
-def _add_optimisation(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--lr", "--learning-rate", type=number(float, 0), default=0.1, help="initial learning rate")
-    add("--optimizer", choices=("sgd", "adamw"), default="sgd", help="PyTorch's")
-    add("--momentum", type=number(float, 0), default=0.9, help="of SGD")
-    add("--nesterov", action="store_true", help="Nesterov's momentum, of SGD")
-    add("--wd", "--weight-decay", type=number(float, 0), default=1e-4, help="weight decay")
-    add("--no-wd-norm-bias", action="store_true", help="no weight decay for norms and biases")
-    add("--label-smoothing", type=share, default=0.0, help="share of the target for all classes")
-    add(
-        "--clip-grad",
-        type=number(float, 0, exclusive=True),
-        metavar="NORM",
-        help="scale the gradient down to this norm where it is larger",
+    optimizer: str = option("sgd", "PyTorch's", choices=("sgd", "adamw"))
+    lr: float = option(0.1, "initial learning rate", "--learning-rate", type=RATE)
+    momentum: float = option(0.9, "of SGD", type=RATE)
+    nesterov: bool = option(False, "Nesterov's momentum, of SGD")
+    weight_decay: float = option(1e-4, "shrinks the weights", "--wd", type=RATE)
+    no_wd_norm_bias: bool = option(False, "no weight decay for norms and biases")
+    label_smoothing: float = option(0.0, "share of the target for all classes", type=share)
+    clip_grad: float | None = option(
+        None, "scale a larger gradient down to this norm", type=POSITIVE, metavar="NORM"
     )
-    add(
-        "--accumulate",
-        type=number(int, 1),
-        default=1,
-        metavar="N",
-        help="batches of -b images that make one update",
-    )
-    add(
-        "--ema",
+    accumulate: int = option(1, "batches of -b images for an update", type=COUNT, metavar="N")
+    ema: float | None = option(
+        None,
+        "keep a moving average of the weights, evaluate and save it too, and judge the best by it; "
+        "with -e or --save-weights: take the file's average",
         type=share,
         metavar="DECAY",
-        help="keep a moving average of the weights, evaluate and save it too, and judge the best "
-        "by it; with -e or --save-weights: take the file's average",
+    )
+    epochs: int = option(90, "epochs in total", type=COUNT)
+    sched: str = option("step", "a tenth every 30 epochs, or a cosine", choices=("step", "cosine"))
+    warmup_epochs: int = option(0, "epochs of linear warm-up", type=number(int, 0))
+    iterations: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a run computes and what it says; nothing here changes what is learnt, but rounding.
+
+    gpu, parallel, dist_backend: see `utils.processes.dist.start`. seed: None draws one.
+    """
+
+    gpu: str | None = option(
+        None, "such as 0,1,2,3; -1: the CPU (=-1,-1: twice); GPU 0, or else the CPU, by default"
+    )
+    parallel: str = option(
+        "ddp", "a process for each GPU, or one for all, as the paper", choices=("ddp", "dp")
+    )
+    dist_backend: str | None = option(None, "the device's own by default", choices=("nccl", "gloo"))
+    sync_bn: bool = option(False, "batch norm over all GPUs, not each its own")
+    amp: str = option("none", "mixed precision", choices=("none", "bf16", "fp16"))
+    compile: bool = option(False, "compile the network with torch.compile")
+    seed: int | None = option(None, "make the run reproducible", type=number(int, 0))
+    profile: int | None = option(
+        None,
+        "show where the time of N steps goes; the run folder has a trace",
+        type=COUNT,
+        metavar="N",
+    )
+    print_freq: int = option(10, "steps between lines", "-p", type=COUNT)
+    save_every_minutes: float | None = option(
+        None, "save within epochs, too, for machines that may die", type=POSITIVE, metavar="M"
     )
 
 
-def _add_schedule(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--epochs", type=number(int, 1), default=90, help="epochs in total")
-    add(
-        "--sched",
-        choices=("step", "cosine"),
-        default="step",
-        help="a tenth every 30 epochs, or a cosine from the first epoch on",
-    )
-    add(
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    about = "Train and evaluate networks with SimAM, or another attention module."
+    parser = Parser(about, REMOVED, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    _add_run(parser)
+    _add_network(parser.add_argument_group("network"))
+    add_fields(parser.add_argument_group("data"), Data)
+    optimisation = parser.add_argument_group("optimisation")
+    add_fields(optimisation, Optim)
+    optimisation.add_argument(
         "--cos-lr",
         dest="sched",
         action="store_const",
@@ -172,54 +173,43 @@ def _add_schedule(group: argparse._ArgumentGroup) -> None:
         default=argparse.SUPPRESS,
         help="the same as --sched cosine",
     )
-    add("--warmup-epochs", type=number(int, 0), default=0, help="epochs of linear warm-up")
+    add_fields(parser.add_argument_group("machine"), Machine)
+    parser.set_defaults(image_size=None)
+    args = parser.parse_args(argv)
+    if args.nesterov and (args.optimizer != "sgd" or not args.momentum):
+        parser.error("--nesterov needs --optimizer sgd with a --momentum above 0")
+    for name in ("sync_bn", "compile"):
+        if args.parallel == "dp" and getattr(args, name):
+            parser.error(f"--{name.replace('_', '-')} needs --parallel ddp, a process per GPU")
+    if args.image_size is None and not args.evaluate:
+        args.image_size = Data.image_size
+    if args.data is None and not args.synthetic:
+        parser.error("DATA, a folder with train/<class>/ and val/<class>/, is missing")
+    return args
 
 
-def _add_runtime(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--gpu",
-        help="GPU numbers, such as 0,1,2,3; -1: the CPU (=-1,-1: in two processes); "
-        "GPU 0, or else the CPU, where not given",
-    )
-    add(
-        "--parallel",
-        choices=("ddp", "dp"),
-        default="ddp",
-        help="several GPUs: a process each (ddp), or one process for all (dp), as the paper",
-    )
-    add("--dist-backend", choices=("nccl", "gloo"), help="the device's own where not given")
-    add("--sync-bn", action="store_true", help="batch norm over all GPUs, not each its own")
-    add("--amp", choices=("none", "bf16", "fp16"), default="none", help="mixed precision")
-    add("--compile", action="store_true", help="compile the network with torch.compile")
-    add("--seed", type=number(int, 0), help="make the run reproducible")
-    add(
-        "--profile",
-        type=number(int, 1),
-        metavar="N",
-        help="show where the time of N training steps goes, and write a trace to the run folder",
-    )
-    add(
-        "-p",
-        "--print-freq",
-        type=number(int, 1),
-        default=10,
-        help="steps between lines",
-    )
-
-
-def _add_output(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folder is made")
-    add(
-        "--save-every-minutes",
-        type=number(float, 0, exclusive=True),
-        metavar="M",
-        help="save within epochs too, for machines that die without a warning",
-    )
+def _add_run(parser: Parser) -> None:
+    """What is done, from which files and to which."""
+    add = parser.add_argument
+    add("data", metavar="DATA", nargs="?", help="folder with train/<class>/ and val/<class>/")
     add("-e", "--evaluate", action="store_true", help="evaluate on val/ and write nothing")
+    add("--resume", metavar="FILE", help="checkpoint to go on from; auto: the run folder's, if any")
+    start = "weights to start from; a classifier of another size is made new"
+    add("--weights", metavar="FILE", help=start)
+    write = "write the bare weights of --resume or --weights, on the CPU, and exit"
+    add("--save-weights", metavar="FILE", help=write)
+    add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folder is made")
+
+
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-a", "--arch", default="resnet18", help="network; a wrong name lists all")
+    add("--attention-type", default="none", help="such as simam or se; a wrong name lists all")
     add(
-        "--save-weights",
-        metavar="FILE",
-        help="write the bare weights of --resume or --weights, on the CPU, and exit",
+        "--attention-param",
+        type=float,
+        help="the module's setting: lambda of simam (the paper: 0.1), reduction of se",
     )
+    add("--num-classes", type=COUNT, help="outputs; as many as class folders where not given")
+    zero = "each residual branch starts at zero: the weights of its last norm"
+    add("--zero-init-residual", action="store_true", help=zero)

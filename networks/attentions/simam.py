@@ -19,6 +19,7 @@ gradient g of y, with h = g x s (1 - s),
 
 import importlib.util
 import warnings
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -42,9 +43,10 @@ def simam_weights(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
     positions = 1
     for size in x.shape[2:]:
         positions *= size
-    # in place of max(positions - 1, 1), a choice that a tracer could not follow: where there is
-    # one position d2 is 0, and else the addend vanishes
-    v = d2.sum(dims, keepdim=True) / (positions - 1 + 1e-30)
+    squares = d2.sum(dims, keepdim=True)
+    # as a tensor: max(positions - 1, 1) would be a choice that a tracer could not follow
+    n = (torch.ones_like(squares) * (positions - 1)).clamp(min=1)
+    v = squares / n
     return torch.sigmoid(d2 / (4 * (v + e_lambda)) + 0.5)
 
 
@@ -145,7 +147,8 @@ def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
 
     x: (N, C, *spatial), one to three spatial dimensions, any float dtype, contiguous or
     channels-last without a copy -> same shape, dtype and memory format. A 1x1 map gives
-    x * sigmoid(1/2). e_lambda: the regulariser of the energy, positive.
+    x * sigmoid(1/2). One image (C, H, W) would be taken for N sequences: give it as x[None].
+    e_lambda: the regulariser of the energy, positive.
     Raises ValueError for another number of dimensions, TypeError for another dtype.
     """
     if torch.jit.is_scripting():
@@ -177,21 +180,35 @@ class SimAM(nn.Module):
     channels: any number of whole numbers, which public copies and parsers of networks give, and
     which say nothing here; a number with a fraction among them is e_lambda: SimAM(64, 64),
     SimAM(0.1), SimAM(64, 1e-4). e_lambda: the regulariser of the energy, 1e-4 for CIFAR and 0.1
-    for ImageNet and COCO in the paper. device, dtype: ignored, there is nothing to place.
-    Raises ValueError for a lambda that is not positive, and for what could mean something else.
+    for ImageNet and COCO in the paper. dims: where the statistics run; None takes all spatial
+    dimensions, (-2, -1) each frame of a volume (N, C, T, H, W) alone. device, dtype: ignored,
+    there is nothing to place.
+    Raises ValueError for a lambda that is not positive, for other dims, and for what could mean
+    something else.
     """
 
     def __init__(
-        self, *channels: float | str | None, e_lambda: float | str = 1e-4, device=None, dtype=None
+        self,
+        *channels: float | str | None,
+        e_lambda: float | str = 1e-4,
+        dims: Sequence[int] | None = None,
+        device=None,
+        dtype=None,
     ):
         super().__init__()
+        if dims not in (None, (-2, -1), [-2, -1]):
+            raise ValueError(f"SimAM's dims are None, all, or (-2, -1), not {dims}")
         self.e_lambda = e_lambda_of(channels, e_lambda, default=1e-4)
+        self.dims = dims
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return simam(x, self.e_lambda)
+        if self.dims is None:
+            return simam(x, self.e_lambda)
+        # each frame of a channel as a channel
+        return simam(x.flatten(1, -3), self.e_lambda).view_as(x)
 
     def extra_repr(self) -> str:
-        return f"e_lambda={self.e_lambda:g}"
+        return f"e_lambda={self.e_lambda:g}" + (f", dims={self.dims}" if self.dims else "")
 
 
 simam_module = SimAM  # its name in the authors' code, and in most copies

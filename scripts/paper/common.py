@@ -1,4 +1,4 @@
-"""What the tables share: the folders they read, and commands that are run in turn."""
+"""What the tables share: the runs that they read, and commands that are run in turn."""
 
 import glob
 import os
@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from utils.config import Config
 from utils.processes.signals import StopRequest
+from utils.report.finished_runs import read_finished
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -17,6 +19,16 @@ def folders(root: str, pattern: str, others: list[str]) -> list[str]:
     """The folders in `root` that are called so, and `others`, each once."""
     inside = sorted(glob.glob(f"{glob.escape(root)}/{pattern}"))
     return list({os.path.realpath(path): path for path in [*inside, *others]}.values())
+
+
+def last_acc1(configs: Iterable[Config]) -> list[float]:
+    """Top-1 after the last epoch of those that are finished; another schedule is passed over."""
+    reached = []
+    for config in configs:
+        run = read_finished(config.folder)
+        if run and run.has({"iterations": config.optim.iterations}):
+            reached.append(run.epochs[-1]["val_acc1"])
+    return reached
 
 
 def run_in_turn(commands: Iterable[list[str]], environment: Mapping[str, str]) -> int:

@@ -1,6 +1,6 @@
 """The options of every command that trains by the paper's CIFAR recipe; imports nothing heavy."""
 
-from utils.cli import Parser, add_shared, number
+from utils.cli import Parser, add_gpu, number
 
 ITERATIONS = 64_000  # the paper's
 
@@ -13,7 +13,7 @@ def add_recipe(parser: Parser) -> None:
     add("--download", action="store_true", help="let torchvision get them where they are missing")
     add("--data-dir", metavar="FOLDER", help="32x32 images in train/<class>/ and val/<class>/")
     group = parser.add_argument_group("runs")
-    add_shared(group, "--gpu")
+    add_gpu(group)
     add = group.add_argument
     add("--iterations", type=number(int, 1), default=ITERATIONS, help="the schedule's length")
     add("-p", "--print-freq", type=number(int, 1), default=100, help="steps between lines")

@@ -22,6 +22,7 @@ SCHEDULE_1X = 12  # epochs
 FIGURES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 
 Key = tuple[str, str, str]  # of TABLE4
+Found = dict[Key, list[AveragePrecision]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,32 +50,29 @@ def figures(precision: AveragePrecision) -> str:
 
 
 def read_work_dir(folder: str) -> dict[Key, AveragePrecision]:
-    """What mmdetection logged after the last epoch in a work folder.
+    """What mmdetection 3 logged after the last epoch in a work folder.
 
     The work folder is named after its config, as mmdetection does it; empty for other folders,
-    and where the 12 epochs are not complete. Reads the logs of mmdetection 3 and 2.
+    and where the 12 epochs are not complete.
     """
     named = DETECTOR.match(Path(folder).resolve().name)
     if not named:
         return {}
     detector, attention = named[1], named[2] or "none"
     found = {}
-    for log in sorted([*Path(folder).rglob("vis_data/*.json"), *Path(folder).glob("*.log.json")]):
+    for log in sorted(Path(folder).rglob("vis_data/*.json")):
         for entry in read_entries(log):
-            if entry.get("step", entry.get("epoch")) != SCHEDULE_1X:
-                continue
-            for metric in ("bbox", "segm"):
-                names = [f"{metric}_{name}" for name in FIGURES]
-                values = [entry.get(f"coco/{name}", entry.get(name)) for name in names]
+            for metric in ("bbox", "segm") if entry.get("step") == SCHEDULE_1X else ():
+                values = [entry.get(f"coco/{metric}_{name}") for name in FIGURES]
                 if None not in values:
                     percent = AveragePrecision(*(100 * value for value in values))
                     found[detector, metric, attention] = percent
     return found
 
 
-def collect(args: argparse.Namespace) -> dict[Key, list[AveragePrecision]]:
+def collect(args: argparse.Namespace) -> Found:
     """The figures of every finished run in ROOT and in the folders given."""
-    found: dict[Key, list[AveragePrecision]] = {}
+    found = {}
     for path in folders(args.ckpt, "*_fpn_1x_coco", args.paths):
         precisions = read_work_dir(path)
         if path in args.paths and not precisions:
@@ -87,7 +85,7 @@ def collect(args: argparse.Namespace) -> dict[Key, list[AveragePrecision]]:
     return found
 
 
-def train_missing(args: argparse.Namespace, found: dict[Key, list[AveragePrecision]]) -> int:
+def train_missing(args: argparse.Namespace, found: Found) -> int:
     """Train the detectors with SimAM that have no finished run, and no others; returns the first
     exit code that is not 0. Raises UsageError without mmdetection."""
     spec = importlib.util.find_spec("mmdet")
@@ -96,39 +94,32 @@ def train_missing(args: argparse.Namespace, found: dict[Key, list[AveragePrecisi
             f"--run needs mmdetection, which {sys.executable} does not have; "
             "bash scripts/setup_mmdet.sh makes an environment with it, see mmdetection/README.md"
         )
-    configs = REPOSITORY / "mmdetection" / "configs"
     tool = Path(spec.origin).parent / ".mim" / "tools" / "train.py"
+    launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={GPUS}", str(tool)]
     commands = []
-    for detector in dict.fromkeys(key[0] for key in TABLE4):
-        if (detector, "bbox", "simam") in found:
-            continue
-        (config,) = configs.glob(f"*/{detector}-simam_fpn_1x_coco.py")
-        work_dir = os.path.join(args.ckpt, config.stem)
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={GPUS}"]
-        command += [str(tool), str(config), "--launcher", "pytorch"]
-        commands.append([*command, "--work-dir", work_dir, "--resume"])
+    for config in sorted((REPOSITORY / "mmdetection" / "configs").glob("*/*-simam_fpn_1x_coco.py")):
+        detector = DETECTOR.match(config.stem)[1]
+        if (detector, "bbox", "simam") not in found:
+            work_dir = os.path.join(args.ckpt, config.stem)
+            options = ["--launcher", "pytorch", "--work-dir", work_dir, "--resume"]
+            commands.append([*launch, str(config), *options])
     print(f"--run trains the rows with SimAM; {len(commands)} missing", flush=True)
     search = filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
     return run_in_turn(commands, {**os.environ, "PYTHONPATH": os.pathsep.join(search)})
 
 
 def row_of(key: Key, runs: list[AveragePrecision]) -> Row:
-    theirs = TABLE4[key]
+    detector, metric, attention = key
     return Row(
-        **dict(zip(("detector", "metric", "attention"), key, strict=True)),
-        **vars(tables.compare([run.ap for run in runs], theirs.ap)),
+        detector=detector,
+        metric=metric,
+        attention=attention,
+        **vars(tables.compare([run.ap for run in runs], TABLE4[key].ap)),
         ours=AveragePrecision(*map(mean, zip(*map(astuple, runs), strict=True))) if runs else None,
-        theirs=theirs,
+        theirs=TABLE4[key],
     )
 
 
-def table4(args: argparse.Namespace, path: str) -> int | None:
-    found = collect(args)
-    if args.run:
-        code = train_missing(args, found)
-        if code:
-            return code
-        found = collect(args)
-    rows = [row_of(key, found.get(key, [])) for key in TABLE4]
-    tables.conclude(rows, COLUMNS, {"table": "4", "unit": "AP, %"}, path)
-    return None
+def compared(_args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
+    """What the table is about, and its rows, ours beside the paper's."""
+    return {"unit": "AP, %"}, [row_of(key, found.get(key, [])) for key in TABLE4]

@@ -18,6 +18,7 @@ from .images import is_whole, write_whole
 TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
 VAL_ARCHIVE = "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12"
+LARGEST = 2**28  # bytes of an image, or of the devkit: those of ImageNet have less than 20 MB
 
 
 def unpack_train(archive: str, folder: str, problems: list[str]) -> None:
@@ -25,16 +26,21 @@ def unpack_train(archive: str, folder: str, problems: list[str]) -> None:
 
     A line for what is damaged, and for what is no class, joins `problems`; the rest is unpacked.
     """
+    seen = set()
     with noting_damage(archive, problems), tarfile.open(archive, "r:") as tar:
         for member in tqdm(members(tar), "Classes", IMAGENET_CLASSES, disable=None):
-            if not (member.isfile() and re.fullmatch(r"n\d{8}\.tar", member.name)):
-                problems.append(f"{archive}: left out {member.name!r}, which is no class")
+            named = re.fullmatch(r"n\d{8}\.tar", member.name) and member.name not in seen
+            if not (named and member.isfile() and not member.issparse()):
+                problems.append(f"{archive}: left out {member.name!r}, no class or there twice")
                 continue
+            seen.add(member.name)
+            place = f"{archive}, {member.name}"
             with (
-                noting_damage(f"{archive}, {member.name}", problems),
+                noting_damage(place, problems),
                 tarfile.open(fileobj=tar.extractfile(member), mode="r:") as images,
             ):
-                unpack(images, partial(os.path.join, folder, member.name[:-4]))
+                target_of = partial(os.path.join, folder, member.name[:-4])
+                unpack(images, target_of, place, problems)
 
 
 def unpack_val(
@@ -42,16 +48,28 @@ def unpack_val(
 ) -> None:
     """Unpack the validation archive to `folder`/<class>/<image>; as `unpack_train` does."""
     with noting_damage(archive, problems), tarfile.open(archive, "r:") as tar:
-        unpack(tar, lambda image: os.path.join(folder, class_of(image), image))
+        unpack(tar, lambda image: os.path.join(folder, class_of(image), image), archive, problems)
 
 
-def unpack(tar: tarfile.TarFile, target_of: Callable[[str], str]) -> None:
-    """Write the images that are not there yet; no link is followed, nor a folder in a name."""
+def unpack(
+    tar: tarfile.TarFile, target_of: Callable[[str], str], archive: str, problems: list[str]
+) -> None:
+    """Write the images that are not there yet; no link is followed, nor a folder in a name.
+
+    archive: its name, for a line on each that is left out.
+    """
+    seen = set()
     for member in tqdm(members(tar), "Images", leave=False, disable=None):
-        if member.isfile() and is_image(member.name):
-            target = target_of(os.path.basename(member.name))
-            if not is_whole(target, member.size):
-                write_whole(target, tar.extractfile(member).read())
+        image = os.path.basename(member.name)
+        if not (member.isfile() and is_image(image)):
+            continue
+        if member.issparse() or member.size > LARGEST or image in seen:
+            problems.append(f"{archive}: left out {member.name!r}, sparse, huge or there twice")
+            continue
+        seen.add(image)
+        target = target_of(image)
+        if not is_whole(target, member.size):
+            write_whole(target, tar.extractfile(member).read())
 
 
 def members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -114,6 +132,9 @@ def devkit_ids(path: Path) -> str:
     from scipy.io import loadmat
 
     with tarfile.open(path) as tar:
+        for member in tar:  # before it is unpacked to look at the next
+            if member.offset_data + member.size > LARGEST:
+                raise ValueError(f"unpacks to more than {LARGEST} bytes")
         truth = tar.extractfile(f"{DEVKIT}/data/ILSVRC2012_validation_ground_truth.txt").read()
         synsets = loadmat(tar.extractfile(f"{DEVKIT}/data/meta.mat"), squeeze_me=True)["synsets"]
     wnid_of = {int(each["ILSVRC2012_ID"]): str(each["WNID"]) for each in synsets}

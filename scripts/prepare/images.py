@@ -2,14 +2,16 @@
 
 import io
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from utils.data.images import FORMATS
 from utils.data.listing import IMAGE_ENDINGS, walk
-from utils.errors import reason
+from utils.errors import UsageError, reason
 
 
 def is_whole(path: str, size: int) -> bool:
@@ -44,8 +46,10 @@ def link_images(source: str, dest: str, folder_of: Callable[[str], str] = os.pat
     """
     for image in tqdm(images_below(source), "Images", disable=None):
         path = os.path.join(source, image)
-        target = os.path.join(dest, folder_of(image), os.path.basename(image))
-        if is_whole(target, os.path.getsize(path)):
+        target, found = os.path.join(dest, folder_of(image), os.path.basename(image)), os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise UsageError(f"{path} is no regular file; take it out of the folder")
+        if is_whole(target, found.st_size):
             continue
         os.makedirs(os.path.dirname(target), exist_ok=True)
         try:
@@ -77,7 +81,7 @@ def shrink(data: bytes, shorter_side: int) -> bytes:
 
     `data` itself where it is a small enough RGB JPEG already, in pixels and in bytes.
     """
-    with Image.open(io.BytesIO(data)) as file:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as file:
         plain = file.format == "JPEG" and file.mode == "RGB"
         image = file.convert("RGB")
     if min(image.size) > shorter_side:

@@ -46,6 +46,27 @@ WRAPPINGS = {
     "bare": lambda model: model.state_dict(),
     "state_dict": lambda model: {"epoch": 3, "state_dict": model.state_dict()},
     "model": lambda model: {"model": collections.OrderedDict(model.state_dict())},
+    **{
+        place: lambda model, place=place: {place: model.state_dict(), "epoch": 3, "optimizer": {}}
+        for place in ("model_state_dict", "net", "network", "weights", "params", "ema", "anything")
+    },
+    "an average beside": lambda model: {
+        "ema": {key: 0 * value for key, value in model.state_dict().items()},
+        "net": model.state_dict(),
+    },
+    **{
+        prefix: lambda model, prefix=prefix: prefixed(prefix, model.state_dict())
+        for prefix in ("model.", "net.", "encoder.", "module.encoder.", "_forward_module.model.")
+    },
+    "torchvision's average": lambda model: {
+        "model_ema": {**nn.DataParallel(model).state_dict(), "n_averaged": torch.tensor(5)}
+    },
+    "MoCo": lambda model: {
+        **prefixed("module.encoder_q.", model.state_dict()),
+        **prefixed("module.encoder_k.", model.state_dict()),
+        "module.queue": torch.zeros(4, 4),
+        "module.queue_ptr": torch.zeros(1, dtype=torch.int64),
+    },
     "state_dict_ema": lambda model: {"state_dict_ema": model.state_dict(), "version": 2},
     "DataParallel": lambda model: {"state_dict": nn.DataParallel(model).state_dict()},
     "torch.compile": lambda model: torch.compile(model).state_dict(),
@@ -114,6 +135,47 @@ def test_what_would_fit_is_named():
     message = f"it fits -a {SMALL} --attention-type {' or '.join(STATELESS)} with 10 classes"
     with pytest.raises(CheckpointError, match=message):
         plain.load_into(create_model("cifar_resnet32"))
+
+
+def test_of_several_networks_none_is_guessed():
+    state = small().state_dict()
+    with pytest.raises(CheckpointError, match="holds several networks, student, teacher; save one"):
+        Checkpoint("w.pth", {"student": state, "teacher": state}).recognise()
+    # what is said of a network does not fit it: not an average that does
+    content = {"state_dict": {**state, "odd": None}, "ema": state}
+    with pytest.raises(CheckpointError, match="holds no network weights, but state_dict, ema$"):
+        Checkpoint("w.pth", content).recognise()
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.to(torch.int8), r"no plain floats \(conv1.weight: torch.int8\)"),
+        (lambda w: w.to(torch.complex64), r"no plain floats \(conv1.weight: torch.complex64\)"),
+        (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "no (plain floats|network)"),
+        (lambda w: w.index_fill(0, torch.tensor(3), torch.nan), "NaN or infinite .conv1.weight"),
+        (lambda w: w.double() * 1e300, r"NaN or infinite \(conv1.weight\)"),
+    ],
+    ids=["int8", "complex", "qint8", "NaN", "beyond float32"],
+)
+def test_weights_that_are_no_numbers_of_ours_are_refused(change, words):
+    state = small().state_dict()
+    state["conv1.weight"] = change(state["conv1.weight"])
+    for use in (Checkpoint.recognise, lambda each: each.load_into(small())):
+        with pytest.raises(CheckpointError, match=words):
+            use(Checkpoint("w.pth", state))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_load_and_are_said(dtype):
+    model, name = small(), str(dtype).removeprefix("torch.")
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    checkpoint = Checkpoint("w.pth", state)
+    loaded = checkpoint.build(Network(arch=SMALL, num_classes=10)).state_dict()
+    assert same(loaded, {key: value.to(loaded[key].dtype) for key, value in state.items()})
+    assert checkpoint.recognise().assumed["weights"] == f"{name}, computed in float32"
+    assert checkpoint.start(small()) == [f"weights     w.pth ({name})"]
 
 
 def test_two_weights_of_one_name_are_refused():
@@ -186,7 +248,7 @@ def test_published_simam_weights_are_not_taken_for_a_plain_network():
 @pytest.mark.parametrize("attention", PUBLISHED)
 def test_published_networks_are_recognised(attention):
     shapes = published_network("resnet50d", attention).state_dict()
-    state = {key: torch.empty(each.shape, dtype=each.dtype) for key, each in shapes.items()}
+    state = {key: torch.zeros(each.shape, dtype=each.dtype) for key, each in shapes.items()}
     network, assumed = Checkpoint("w.pth", {"state_dict": state}).recognise()
     param = {"none": None, "simam": 0.1}.get(attention, 16)
     assert network == Network(arch="resnet50d", attention=attention, attention_param=param)
@@ -210,8 +272,8 @@ def test_the_users_word_overrides():
     assert ours.recognise("none") == (Network(arch=SMALL, num_classes=10), {})
     with pytest.raises(CheckpointError, match=f"w.pth has no weights of se; it fits -a {SMALL}"):
         bare.recognise("se")
-    with pytest.raises(CheckpointError, match="^checkpoint w.pth fits no network here$"):
-        Checkpoint("w.pth", {"w": torch.zeros(2)}).recognise()
+    with pytest.raises(CheckpointError, match="w.pth fits no network here; its weights are a, b$"):
+        Checkpoint("w.pth", {"a": torch.zeros(2), "b": torch.zeros(2)}).recognise()
 
 
 @pytest.mark.parametrize(("arch", "e_lambda"), [("resnet18", 0.1), (SMALL, 1e-4)])

@@ -59,7 +59,7 @@ def test_outputs_that_are_not_finite_are_refused(tmp_path, model):
     path = str(tmp_path / "bare.pth")
     write_weights(model.state_dict(), path)
     trained = load_trained(path)
-    trained.check_finite(torch.zeros(3))
+    trained.checkpoint.check_finite(torch.zeros(3))
     for bad in (float("nan"), float("inf")):
         with pytest.raises(CheckpointError, match=f"^checkpoint {path} makes outputs that are not"):
-            trained.check_finite(torch.tensor([0, bad]))
+            trained.checkpoint.check_finite(torch.tensor([0, bad]))

@@ -3,6 +3,7 @@
 import pytest
 
 from utils.data.batches import EvalBatches, TrainBatches
+from utils.errors import UsageError
 
 
 def keys(batches, epoch: int = 0, first_step: int = 0) -> list[list]:
@@ -20,7 +21,6 @@ def keys(batches, epoch: int = 0, first_step: int = 0) -> list[list]:
         (49, 12, 1, 4, 48),
         (50, 12, 3, 4, 48),
         (5, 12, 1, 1, 5),
-        (1, 12, 1, 0, 0),
     ],
 )
 def test_a_training_epoch_covers_the_images_once(images, batch_size, world, steps, used):
@@ -38,6 +38,12 @@ def test_a_training_epoch_covers_the_images_once(images, batch_size, world, step
     assert [ranks[0].images_until(step) for step in range(steps + 1)] == [
         sum(counts[:step]) for step in range(steps + 1)
     ]
+
+
+@pytest.mark.parametrize(("images", "world"), [(1, 1), (3, 2)])
+def test_images_that_make_no_batch_are_a_mistake(images, world):
+    with pytest.raises(UsageError, match=f"^{images} training images are too few: each process"):
+        TrainBatches(images, 12, 0, 0, world)
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import multiprocessing
 import os
@@ -302,10 +303,58 @@ def test_what_must_not_be_opened_is_not(name, backend):
         EvalTransform(224)(open_image(str(path), backend))
 
 
-def test_a_pipe_is_no_image(tmp_path):
-    os.mkfifo(tmp_path / "x.jpg")
-    with pytest.raises(ValueError, match="no regular file"):
-        open_image(str(tmp_path / "x.jpg"), "pil")
+def test_neither_pipes_nor_devices_are_images(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "endless.jpg"):
+        with pytest.raises(ValueError, match="no regular file"):
+            open_image(str(tmp_path / name), "turbo")
+
+
+def test_no_image_starts_a_program(tmp_path, monkeypatch):
+    """Ghostscript draws EPS files for Pillow, whatever they are called."""
+    path, witness, program = (tmp_path / name for name in ("x.jpg", "witness", "gs"))
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n" + b"%" * 99
+    )
+    program.write_text(f"#!/bin/sh\ntouch {witness}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # not looked for yet
+    for backend in ("pil", "turbo"):
+        with pytest.raises(UnidentifiedImageError, match="no image"):
+            open_image(str(path), backend)
+    assert not witness.exists()
+    with contextlib.suppress(Exception), Image.open(path) as image:  # Pillow itself does it
+        image.load()
+    assert witness.exists()
+
+
+def huge_header(data: bytes, height: int, width: int) -> bytes:
+    """The JPEG `data`, saying that it is of another size."""
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4 :]
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (65_500, 65_500)])
+def test_the_limit_of_pixels_is_pillows_for_both_decoders(size, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(huge_header(encoded(photo()), *size))
+    for backend in ("pil", "turbo"):
+        with pytest.raises(Image.DecompressionBombError):
+            open_image(str(tmp_path / "x.jpg"), backend)
+
+
+@pytest.mark.parametrize("marker", [0xD8, 0xDA, 0xC4])
+@pytest.mark.parametrize("at", [700, 9000])
+def test_where_libjpeg_warns_pillow_decides(marker, at, tmp_path):
+    """Wherever the damage is, and whatever part of the image is wanted."""
+    data = encoded(photo())
+    broken = data[:at] + bytes([0xFF, marker]) + data[at + 2 :]
+    simplejpeg.decode_jpeg(broken, strict=False)  # goes on, in grey
+    (tmp_path / "x.jpg").write_bytes(broken)
+    for backend in ("pil", "turbo"):
+        with pytest.raises(OSError, match="broken data stream"):
+            open_image(str(tmp_path / "x.jpg"), backend).resized(Crop(0, 0, 20, 300), 8, 8)
 
 
 @pytest.mark.parametrize(("height", "width"), [(3, 400), (400, 3)])

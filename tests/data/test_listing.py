@@ -68,6 +68,8 @@ def expected(root) -> list[tuple[str, int]]:
 
 def test_the_cache_says_what_the_folders_say(tree, monkeypatch):
     first = samples(tree)
+    left_out = list_images(str(tree), "train").left_out
+    assert left_out == f"1 .txt in {tree}/train"
     assert first == expected(tree)
     assert len(first) == 7
     assert list_images(str(tree), "train").paths[-1] == first[-1][0]
@@ -75,6 +77,7 @@ def test_the_cache_says_what_the_folders_say(tree, monkeypatch):
     # the second time nothing is walked through
     monkeypatch.setattr(os, "walk", None)
     assert samples(tree) == first
+    assert list_images(str(tree), "train").left_out == left_out
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "deep", "class"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import run_command
 from PIL import Image
+from torchvision.models import ResNet18_Weights
 
 from networks import create_model
 from scripts import evaluate_all, export_onnx, gradcam, predict, show_attention, train_cifar
@@ -88,6 +89,12 @@ def test_an_exported_cifar_network_says_how(cifar_run, tmp_path):
         **{"shorter_side": 32, "centre_crop": 32},
         **{"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.201]},
     }
+
+
+def test_imagenets_is_that_of_torchvisions_weights():
+    theirs = ResNet18_Weights.IMAGENET1K_V1.transforms()
+    sides = (*theirs.resize_size, *theirs.crop_size)
+    assert (*sides, tuple(theirs.mean), tuple(theirs.std)) == IMAGENET
 
 
 def test_another_size_keeps_the_rest():

@@ -1,79 +1,233 @@
-"""Every module and network through the ways that PyTorch takes a module apart or differentiates."""
+"""Every module and network, and what `insert` makes, in all the ways that PyTorch takes a module
+apart, runs or differentiates it."""
 
 import copy
+import io
 import pickle
 import warnings
+from functools import partial
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.ao.quantization import get_default_qconfig_mapping
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.autograd import forward_ad
 from torch.autograd.functional import jacobian
-from torchvision.models.feature_extraction import create_feature_extractor
 
-from networks import ATTENTIONS, SimAM, create_attention, create_model, simam
+from networks import ATTENTIONS, SimAM, create_attention, create_model, insert, list_models, simam
+from networks.cifar.preresnet import CifarPreResNet, PreBottleneck
+from networks.cifar.resnet import CifarResNet
+from networks.resnet import BasicBlock, Bottleneck32x4, BottleneckD, ResNet, deep_stem
 
-# what PyTorch says of itself
+# what PyTorch and its exporters say of themselves
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated"),
+    pytest.mark.filterwarnings("ignore:The TorchScript type system doesn't support"),
     pytest.mark.filterwarnings("ignore:.*torch.ao.quantization is deprecated"),
+    pytest.mark.filterwarnings("ignore:.*legacy TorchScript-based ONNX export"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated"),
+    pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning"),
 ]
 
-# every kind of block and stem
+
+def inserted():
+    net = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+    insert(net, after="0")
+    return net
+
+
+MODULES = {name: partial(create_attention, name, 16) for name in ATTENTIONS} | {
+    "inserted": inserted,
+    "per frame": partial(SimAM, dims=(-2, -1)),
+}
+
+
+def mobilenet():
+    """The blocks without a shortcut and with one."""
+    return create_model("mobilenet_v2", "simam", 0.1).features[:4]
+
+
+# each kind of block, stem and head
+SIMAM = {"attention": "simam", "attention_param": 0.1}
+NETWORKS = {
+    "plain": partial(ResNet, BasicBlock, (1, 1, 1, 1)),
+    "basic": partial(ResNet, BasicBlock, (1, 1, 1, 1), **SIMAM),
+    "bottleneck": partial(ResNet, BottleneckD, (1, 1, 1, 1), stem=deep_stem, **SIMAM),
+    "grouped": partial(ResNet, Bottleneck32x4, (1, 1, 1, 1), **SIMAM),
+    "mobilenet": mobilenet,
+    "cifar": partial(CifarResNet, 8, **SIMAM),
+    "preactivation": partial(CifarPreResNet, 8, **SIMAM),
+    "preactivation bottleneck": partial(ResNet, PreBottleneck, (1, 1, 1, 1), **SIMAM),
+}
+BOTH = MODULES | NETWORKS
+# the whole of them, one for each kind of block
 KINDS = ("resnet18", "resnet50d", "mobilenet_v2")
-KINDS += ("cifar_preresnet20", "cifar_preresnet164", "cifar_mobilenet_v2")
-SIZES = [(2, 16, 7, 5), (3, 16, 4, 6), (1, 16, 1, 1)]
+KINDS += ("cifar_resnet20", "cifar_preresnet164", "cifar_mobilenet_v2")
 
 
-def traced(module):
-    """By `torch.jit.trace`, at a size that the copy is not used with."""
-    return torch.jit.trace(module, torch.randn(2, 16, 6, 6))
+def sizes(name):
+    """At the first a module is traced; it is used at all."""
+    if name in NETWORKS:
+        return [(2, 3, 40, 48), (3, 3, 56, 40)]
+    return [(2, 16, 6, 8), (3, 16, 7, 5), (1, 16, 1, 1)]
 
 
-def exported(module):
-    dynamic = torch.export.Dim.DYNAMIC
-    x = torch.randn(2, 16, 6, 8)
-    shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
-    return torch.export.export(module, (x,), dynamic_shapes=shapes).module()
+def script(module, x):
+    return torch.jit.script(module)
 
 
-def pickled(module):
+def fx(module, x):
+    return torch.fx.symbolic_trace(module)
+
+
+def script_of_fx(module, x):
+    return torch.jit.script(torch.fx.symbolic_trace(module))
+
+
+def trace(module, x):
+    return torch.jit.trace(module, x)
+
+
+def deepcopy(module, x):
+    return copy.deepcopy(module)
+
+
+def pickled(module, x):
     return pickle.loads(pickle.dumps(module))
 
 
-WAYS = [torch.jit.script, torch.fx.symbolic_trace, traced, copy.deepcopy, pickled]
+def compiled(module, x):
+    torch.compiler.reset()
+    return torch.compile(module, backend="eager", fullgraph=True)
 
 
+def prepared(module, x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return prepare_fx(module, get_default_qconfig_mapping(), (x,))
+
+
+DYNAMIC = {size: torch.export.Dim.DYNAMIC for size in (0, 2, 3)}
+
+
+def exported(module, x):
+    return torch.export.export(module, (x,), dynamic_shapes=(DYNAMIC,)).module()
+
+
+def session(model):
+    run = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run
+    return lambda x: torch.from_numpy(run(None, {"x": x.numpy()})[0])
+
+
+def onnx(module, x):
+    program = torch.onnx.export(
+        module, (x,), input_names=["x"], dynamic_shapes=(DYNAMIC,), dynamo=True, verbose=False
+    )
+    return session(program.model_proto.SerializeToString())
+
+
+def old_onnx(module, x):
+    file, axes = io.BytesIO(), {"x": {0: "n", 2: "height", 3: "width"}}
+    torch.onnx.export(module, (x,), file, input_names=["x"], dynamic_axes=axes, dynamo=False)
+    return session(file.getvalue())
+
+
+WAYS = [script, fx, script_of_fx, trace, deepcopy, pickled, compiled, prepared, exported]
+WAYS += [onnx, old_onnx]
+
+
+def assert_near(found, expected, share=1e-4):
+    """Apart by a small share of the largest value."""
+    assert found.shape == expected.shape
+    apart = (found.double() - expected.double()).abs().max()
+    assert apart <= share * expected.double().abs().max(), apart
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-@pytest.mark.parametrize("name", ATTENTIONS)
-def test_modules_work_when_taken_apart(name, way):
-    """At every size, also that of one position, and without a warning of the tracer."""
-    module = create_attention(name, 16).eval()
-    taken = way(module)
-    for size in SIZES:
-        x = torch.randn(size)
-        torch.testing.assert_close(taken(x), module(x), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("name", BOTH)
+def test_is_the_same_in_every_way(name, way):
+    module = BOTH[name]().eval()
+    first, *others = [torch.randn(size) for size in sizes(name)]
+    taken = way(module, first)
+    for x in (first, *others):
+        assert_near(taken(x), module(x))
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
-def test_modules_are_exported_with_dynamic_sizes(name):
-    module = create_attention(name, 16).eval()
-    taken = exported(module)
-    for size in SIZES[:2]:
-        x = torch.randn(size)
-        torch.testing.assert_close(taken(x), module(x), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("way", [torch.jit.script, torch.fx.symbolic_trace, pickled])
+@torch.no_grad()
+@pytest.mark.parametrize("way", [script, fx, pickled], ids=lambda way: way.__name__)
 @pytest.mark.parametrize("arch", KINDS)
-def test_networks_work_when_taken_apart(arch, way):
-    network = create_model(arch, "simam", 0.1).double().eval()
-    x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
-    torch.testing.assert_close(way(network)(x), network(x))
+def test_whole_networks_are_taken_apart(arch, way):
+    network = create_model(arch, "simam", 0.1).eval()
+    x = torch.randn(1, 3, 40, 48)
+    assert_near(way(network, x)(x), network(x))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_differentiates_forward(name):
+    module = BOTH[name]().eval()
+    x, tangent = torch.randn(2, *sizes(name)[0])
+    exact = copy.deepcopy(module).double()
+    exact = torch.autograd.functional.jvp(exact, x.double(), tangent.double())[1]
+    with forward_ad.dual_level():
+        dual = module(forward_ad.make_dual(x, tangent))
+        assert_near(forward_ad.unpack_dual(dual).tangent, exact)
+    assert_near(torch.func.jvp(module, (x,), (tangent,))[1], exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_jacobian_is_the_same_forward_and_in_reverse(dtype):
+    x = torch.randn(1, 2, 3, 4, dtype=dtype)
+    reverse = jacobian(simam, x)
+    assert reverse.abs().max() > 0.5
+    assert_near(jacobian(simam, x, strategy="forward-mode", vectorize=True), reverse)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_differentiates_twice(name):
+    module, x = BOTH[name]().eval(), torch.randn(sizes(name)[0])
+
+    def twice(module, x):
+        x = x.requires_grad_()
+        (dx,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(dx.square().sum(), x)[0]
+
+    exact = twice(copy.deepcopy(module).double(), x.double())
+    assert_near(twice(module, x.clone()), exact, 1e-3)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_vmap(name):
+    module, x = BOTH[name]().eval(), torch.randn(3, *sizes(name)[0])
+    assert_near(torch.func.vmap(module)(x), torch.stack([module(each) for each in x]))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_autocast(name):
+    module, x = BOTH[name]().eval(), torch.randn(sizes(name)[0], requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module(x)
+    assert_near(y, module(x), 0.1)
+    y.float().square().mean().backward()
+    assert all(weight.grad.isfinite().all() for weight in [x, *module.parameters()])
+
+
+@pytest.mark.parametrize("name", [*MODULES, *list_models()])
+def test_the_default_device_is_heeded(name):
+    make = MODULES.get(name) or partial(create_model, name, "simam")
+    torch.set_default_device("meta")
+    try:
+        y = make()(torch.ones(sizes(name)[0] if name in MODULES else (2, 3, 64, 64)))
+        assert simam(torch.ones(2, 3, 4, 4, device="cpu")).device.type == "cpu"
+    finally:
+        torch.set_default_device(None)
+    assert y.is_meta
 
 
 def test_pickled_graph_keeps_the_operator():
-    graph = pickled(torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3), SimAM())))
+    graph = pickled(fx(nn.Sequential(nn.Conv2d(3, 4, 3), SimAM()), None), None)
     assert simam in [node.target for node in graph.graph.nodes]
     assert graph(torch.randn(1, 3, 8, 8)).shape == (1, 4, 6, 6)
 
@@ -84,54 +238,11 @@ def test_a_function_that_calls_simam_is_traced():
     assert torch.equal(graph(x), simam(x, 0.1) + 1)
 
 
-def test_torchvision_takes_features_out():
-    network = create_model("resnet18", "simam").eval()
-    layers = {"layer1": "fine", "layer4": "coarse"}
-    features = create_feature_extractor(network, layers)(torch.randn(1, 3, 64, 64))
-    assert {name: f.shape[1] for name, f in features.items()} == {"fine": 64, "coarse": 512}
-
-
-def test_fx_quantisation():
-    from torch.ao.quantization import get_default_qconfig_mapping
-    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
-
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), SimAM(0.1), nn.BatchNorm2d(8), nn.ReLU()).eval()
+def test_quantisation():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), SimAM(0.1), nn.BatchNorm2d(8), nn.ReLU()).eval()
     x = torch.randn(4, 3, 12, 12)
+    observed = prepared(net, x)
+    observed(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        prepared = prepare_fx(network, get_default_qconfig_mapping(), (x,))
-        prepared(x)
-        quantised = convert_fx(prepared)
-    assert (quantised(x) - network(x)).abs().max() < 0.1
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_forward_mode_differentiation(dtype):
-    x = torch.randn(1, 2, 3, 4, dtype=dtype)
-    reverse = jacobian(simam, x)
-    assert reverse.abs().max() > 0.5
-    forward = jacobian(simam, x, strategy="forward-mode", vectorize=True)
-    torch.testing.assert_close(forward, reverse, rtol=1e-4, atol=1e-5)
-    tangent = torch.randn_like(x)
-    expected = (reverse.flatten(4).flatten(0, 3) @ tangent.flatten()).view_as(x)
-    with forward_ad.dual_level():
-        found = forward_ad.unpack_dual(simam(forward_ad.make_dual(x, tangent))).tangent
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    found = torch.func.jvp(simam, (x,), (tangent,))[1]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_vmap():
-    x = torch.randn(3, 2, 4, 5, 6)
-    each = torch.stack([simam(image) for image in x])
-    torch.testing.assert_close(torch.func.vmap(simam)(x), each)
-
-
-def test_the_default_device_is_heeded():
-    torch.set_default_device("meta")
-    try:
-        y = create_model("resnet18", "simam")(torch.ones(1, 3, 64, 64))
-    finally:
-        torch.set_default_device(None)
-    assert y.is_meta
-    assert y.shape == (1, 1000)
+        assert_near(convert_fx(observed)(x), net(x), 0.05)

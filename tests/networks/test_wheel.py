@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -13,8 +14,8 @@ pytestmark = pytest.mark.slow
 
 
 def pip(*words) -> None:
-    quiet = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index")
-    subprocess.run([sys.executable, "-m", "pip", *map(str, words), *quiet], check=True)
+    quiet = ("--quiet", "--disable-pip-version-check")
+    subprocess.run([sys.executable, "-m", "pip", *quiet, *map(str, words)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,17 @@ def wheel(tmp_path_factory) -> Path:
     for name in ("networks", "utils", "scripts"):
         ignored = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    pip("wheel", source, "--wheel-dir", folder, "--no-build-isolation")
+    pip("wheel", source, "--wheel-dir", folder, "--no-build-isolation", "--no-deps", "--no-index")
     (made,) = folder.glob("*.whl")
     return made
+
+
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory) -> Path:
+    """A folder of installed packages that has this one alone."""
+    folder = tmp_path_factory.mktemp("installed") / "site"
+    pip("install", wheel, "--target", folder, "--no-deps", "--no-index")
+    return folder
 
 
 def test_holds_one_package_with_all_its_files(wheel):
@@ -56,7 +65,7 @@ class Blocked(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}")
 
 sys.meta_path.insert(0, Blocked())
-sys.path[:0] = ["project", "site"]
+sys.path[:0] = ["project", sys.argv[1]]
 import networks, scripts, utils
 import torch
 from simam import SimAM, check, create_model, insert, simam, simam_module
@@ -71,22 +80,36 @@ print(sys.modules["simam"].__file__)
 """
 
 
-def test_is_used_from_a_project_with_the_same_names(wheel, tmp_path):
-    pip("install", wheel, "--target", tmp_path / "site")
+def test_is_used_from_a_project_with_the_same_names(site, tmp_path):
     project = tmp_path / "project"
     for name in ("utils", "scripts"):
         (project / name).mkdir(parents=True)
         (project / name / "__init__.py").write_text('OWN = "the project\'s"\n')
     (project / "networks.py").write_text('OWN = "the project\'s"\n')
-    command = [sys.executable, "-W", "error", "-I", "-c", USE]
+    command = [sys.executable, "-W", "error", "-I", "-c", USE, site]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / done.stdout.strip()).samefile(tmp_path / "site" / "simam" / "__init__.py")
+    assert Path(done.stdout.strip()).samefile(site / "simam" / "__init__.py")
 
 
-def test_the_command_runs(wheel, tmp_path):
-    pip("install", wheel, "--target", tmp_path / "site")
+def test_the_command_runs(site, tmp_path):
     (tmp_path / "copy.py").write_text("def simam(x):\n    return x\n")
     command = [sys.executable, "-W", "error", "-m", "simam.check", tmp_path / "copy.py"]
-    done = subprocess.run(command, cwd=tmp_path / "site", capture_output=True, text=True)
+    done = subprocess.run(command, cwd=site, capture_output=True, text=True)
     assert done.stdout.startswith("simam: wrong\n"), done.stderr
+
+
+def test_uninstalling_removes_it_all(wheel, tmp_path):
+    venv.create(tmp_path, symlinks=True)
+    python = ("--python", tmp_path / "bin" / "python")
+
+    def files():
+        return {path for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = files()
+    pip(*python, "install", wheel, "--no-deps", "--no-index")
+    # lib/python3.N/site-packages/NAME
+    tops = {path.relative_to(tmp_path).parts[3] for path in files() - before}
+    assert {name.partition("-")[0] for name in tops} == {"simam"}
+    pip(*python, "uninstall", "--yes", "simam")
+    assert files() == before

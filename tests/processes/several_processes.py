@@ -100,7 +100,7 @@ def main(folder: Path, checkpoint: str) -> None:
     with suppress(Stopped), asked if dist.rank == 1 else nullcontext():
         main_imagenet.train(config("digits", "parts"), dist)
     main_imagenet.train(config("digits", "parts", "--resume", "auto"), dist)
-    for few in ("one", "three"):
+    for few in ("one", "three", "digits"):
         main_imagenet.evaluate(config(few, "", "-e", "--resume", checkpoint), dist)
     processes.finish()
     found["threads"] = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]

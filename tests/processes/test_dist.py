@@ -92,14 +92,20 @@ def test_console_and_files_come_from_the_first_process(two, folder):
     assert len(list(path(folder / "whole").parent.glob("events*"))) == 1
 
 
-def test_e_prints_the_same_line_in_two_processes(two, folder, undisturbed, capsys):
-    """The second has none of one image, and one less than the first of three."""
+def test_e_prints_the_same_numbers_in_two_processes(two, folder, undisturbed, capsys):
+    """While it runs, too. The second has none of one image, and one less than the first of three;
+    of twelve both have two batches."""
+
+    def numbers(said: str) -> list[list[str]]:
+        lines = [li for li in said.splitlines() if li.startswith((" * Acc@1 ", "Validation ["))]
+        return [line.split("  ")[:4] for line in lines]
+
     expected = []
-    for few in ("one", "three"):
+    for few in ("one", "three", "digits"):
         assert run(folder / few, folder, "-e", "--resume", path(undisturbed)) == 0
-        expected.append(capsys.readouterr().out.splitlines()[-1])
-    found = [line for line in two[1].splitlines() if line.startswith(" * Acc@1 ")]
-    assert found[-2:] == expected
+        expected += numbers(capsys.readouterr().out)
+    assert len(expected) == 2 + 2 + 3
+    assert numbers(two[1])[-len(expected) :] == expected
 
 
 def test_no_thread_outlives_the_processes_group(two):
@@ -194,3 +200,18 @@ def test_sync_bn_trains_as_one_process_with_the_whole_batch(request, tmp_path):
         assert done.returncode == 0, done.stderr
         weights.append(load(tmp_path / gpus)["state_dict"])
     torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"]
+)
+@pytest.mark.parametrize("gpu", ["--gpu=-1", "--gpu=-1,-1"])
+def test_processes_of_another_launcher_do_not_train_each_alone(
+    name, gpu, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run(digits, tmp_path, gpu) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {name} is 2, but torchrun did not start this process")
+    assert not list(tmp_path.iterdir())

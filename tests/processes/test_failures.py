@@ -13,6 +13,7 @@ import torch
 from jobs import COMMAND, Job, parent_of, torchrun
 from runs import STEPS, command, load, run
 
+from utils.errors import UsageError
 from utils.processes.ending import exit_code
 
 
@@ -111,9 +112,27 @@ def test_memory_that_runs_out_is_one_line(digits, tmp_path, capsys):
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a"),
             "out of memory on the GPU, which was asked for 2.50 GiB; less",
         ),
+        *(
+            (RuntimeError(words), "out of memory on the GPU; less")
+            for words in (
+                "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+                "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+                "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+                "Triton Error [CUDA]: out of memory",
+                "NCCL error: unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'",
+            )
+        ),
         (MemoryError(), "out of memory on the CPU; less"),
+        (RuntimeError("std::bad_alloc"), "out of memory on the CPU; less"),
+        (OSError(12, "Cannot allocate memory"), "out of memory on the CPU; less"),
+        (
+            RuntimeError("unable to mmap 640 bytes from file <a>: Cannot allocate memory (12)"),
+            "out of memory on the CPU; less",
+        ),
+        # a file that asks for too much is not mended by a smaller batch
+        (UsageError("a.pth can't be read (can't allocate memory)"),) * 2,
     ],
-    ids=["cuda", "python"],
 )
 def test_other_lacks_of_memory(error, line, capsys):
     def fail():

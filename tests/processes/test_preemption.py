@@ -19,14 +19,17 @@ EPOCHS = 12  # of four steps: enough to be killed in that often
 GOES_ON = "the same command with --resume auto goes on"
 
 
-def test_a_run_that_has_not_begun_ends_at_once(digits, tmp_path):
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)]
+)
+def test_a_run_that_has_not_begun_ends_at_once(signum, code, digits, tmp_path):
     words = command(digits, tmp_path / "ckpts")
     with Job(tmp_path / "output", COMMAND, *words, mark=tmp_path) as job:
         loaded = Path(f"/proc/{job.process.pid}/maps")
         job.wait_until(lambda: "libtorch" in loaded.read_text())
-        job.process.terminate()
-        assert job.finish() == 143
-        assert job.last_line() == "stopped before the training began"
+        job.process.send_signal(signum)
+        assert job.finish() == code
+        assert job.err.read_text() == "stopped without saving\n"
     assert not (tmp_path / "ckpts").exists()
 
 

@@ -1,3 +1,5 @@
+"""A folder is a run where all of its epochs are there, whatever else lies in it."""
+
 import json
 
 import pytest

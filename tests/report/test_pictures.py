@@ -5,8 +5,8 @@ import os
 import pytest
 from PIL import Image
 
-from utils.errors import UsageError
-from utils.report.pictures import check_output, needed, new_figure, save_figure, short_path
+from utils.errors import UsageError, needed
+from utils.report.pictures import check_output, new_figure, save_figure, short_path
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+"""Runs beside the paper's figure, against scipy; the same in Markdown, JSON and CSV."""
+
 import csv
 import json
 from dataclasses import dataclass
@@ -46,22 +48,22 @@ def test_a_table_is_markdown_and_says_what_was_not_run():
 class Row:
     name: str
     size: float | None
-    more: tables.Summary
+    more: tables.Comparison
 
 
 def test_files_hold_the_rows(tmp_path, capsys):
-    rows = [Row("a, b", 0.1, tables.summarise([1, 3])), Row("c", None, tables.summarise([]))]
+    rows = [Row("a, b", 0.1, tables.compare([1, 3], 1)), Row("c", None, tables.compare([]))]
     path = tmp_path / "table.json"
     tables.conclude(rows, {"name": lambda row: row.name}, {"unit": "%"}, str(path))
     assert capsys.readouterr().out == f"| name |\n|---|\n| a, b |\n| c |\nwrote {path}\n"
-    first, second = {"runs": 2, "mean": 2, "std": 2**0.5}, {"runs": 0, "mean": None, "std": None}
-    assert json.loads(path.read_text()) == {
-        "unit": "%",
-        "rows": [
-            {"name": "a, b", "size": 0.1, "more": first},
-            {"name": "c", "size": None, "more": second},
-        ],
-    }
+    said = json.loads(path.read_text())
+    assert said["unit"] == "%"
+    first, second = said["rows"]
+    reached = {"runs": 2, "mean": 2, "std": 2**0.5, "paper": 1, "difference": 1}
+    unknown = {"paper_std": None, "standard_errors": None}
+    assert first == {"name": "a, b", "size": 0.1, "more": reached | unknown}
+    nothing = dict.fromkeys(first["more"]) | {"runs": 0}
+    assert second == {"name": "c", "size": None, "more": nothing}
     tables.write_csv(rows, str(tmp_path / "table.csv"))
     with open(tmp_path / "table.csv", newline="") as file:
         found = [(row["name"], row["size"]) for row in csv.DictReader(file)]

@@ -1,3 +1,5 @@
+"""The benchmark of the input pipelines, on two small photographs."""
+
 import json
 import re
 
@@ -7,7 +9,7 @@ from PIL import Image
 
 from scripts.bench_data import main
 
-SMALL = "--device cpu -j 1 --batch-size 4 --rounds 2 --steps 1 --train-batch 2 --train-steps 1"
+SMALL = "-j 1 --batch-size 4 --rounds 2 --steps 1"
 
 
 @pytest.fixture
@@ -37,8 +39,6 @@ def test_the_benchmark_measures_what_it_says(photos, tmp_path, capsys):
         assert row["images/s/core"] == pytest.approx(1e3 / row["ms"], rel=0.01)
         assert row["speed"] == 1 or row["pipeline"] != "published"
     assert all(row["mean"] <= row["worst image"] <= 2 for row in report["pixels"])
-    (training,) = report["training"]
-    assert 0 <= training["share of waiting"] <= 1
     assert capsys.readouterr().out.count("| ours, turbo |") == 2
 
 

@@ -118,10 +118,14 @@ def test_bad_files_are_reported_and_passed_over(digits, tmp_path, capsys):
     (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04")
     write_weights(network("se", num_classes=2).state_dict(), str(tmp_path / "two.pth"))
     write_weights({"w": torch.zeros(3)}, str(tmp_path / "foreign.pth"))
+    state = network("se").state_dict()
+    state["classifier.1.bias"][0] = -torch.inf
+    write_weights(state, str(tmp_path / "inf.pth"))
     whys = {
         "broken.pth": "is damaged",
         "two.pth": "1 of 3 class folders mean no output",
         "foreign.pth": "fits no network here",
+        "inf.pth": "makes outputs that are not finite",
         "missing.pth": "does not exist",
     }
     before = tmp_path / "before.csv"

@@ -1,3 +1,4 @@
+import gzip
 import io
 import os
 import shutil
@@ -60,6 +61,13 @@ def devkit(numbers=VAL_NUMBERS, meta: bytes | None = None) -> bytes:
         "ILSVRC2012_validation_ground_truth.txt": "".join(f"{n}\n" for n in numbers).encode(),
     }
     return tar_of({f"ILSVRC2012_devkit_t12/data/{n}": d for n, d in files.items()}, "w:gz")
+
+
+def huge_devkit() -> bytes:
+    """A megabyte that says it unpacks to a terabyte."""
+    member = tarfile.TarInfo("ILSVRC2012_devkit_t12/data/meta.mat")
+    member.size = 2**40
+    return gzip.compress(member.tobuf() + bytes(2**20))
 
 
 @pytest.fixture
@@ -190,9 +198,33 @@ def test_nothing_outside_is_written_and_no_link_followed(archives, tmp_path, cap
         *(f"{train}/{A}/evil.JPEG", f"{train}/{A}/root.JPEG")
     }
     assert capsys.readouterr().out.splitlines()[:3] == [
-        f"{archives}/{TRAIN}: left out '{name}', which is no class"
+        f"{archives}/{TRAIN}: left out '{name}', no class or there twice"
         for name in ("../../../x.tar", f"../{B}.tar", f"{C}.tar")
     ]
+
+
+def sparse(name: str, size: int) -> tarfile.TarInfo:
+    """A member that says it is a file of so many bytes, all of them a hole."""
+    member = tarfile.TarInfo(name)
+    member.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(size)}
+    return member
+
+
+def test_of_two_with_one_name_the_first_counts_and_no_hole_is_filled(archives, tmp_path, capsys):
+    inner = tar_of(TRAIN_IMAGES[A] | {f"x/{A}_0.JPEG": jpeg(7)}, more=[sparse("a.JPEG", 2**40)])
+    classes = {f"{A}.tar": inner, f"./{A}.tar": inner, f"{B}.tar": tar_of(TRAIN_IMAGES[B])}
+    train = tar_of(classes, more=[sparse(f"{C}.tar", 2**40), tarfile.TarInfo(f"{B}.tar")])
+    (archives / TRAIN).write_bytes(train)
+    assert prepare(archives, tmp_path / "made") == 1
+    assert capsys.readouterr().out.splitlines()[:5] == [
+        f"{archives}/{TRAIN}, {A}.tar: left out 'x/{A}_0.JPEG', sparse, huge or there twice",
+        f"{archives}/{TRAIN}, {A}.tar: left out 'a.JPEG', sparse, huge or there twice",
+        f"{archives}/{TRAIN}: left out './{A}.tar', no class or there twice",
+        f"{archives}/{TRAIN}: left out '{C}.tar', no class or there twice",
+        f"{archives}/{TRAIN}: left out '{B}.tar', no class or there twice",
+    ]
+    expected = {name: data for name, data in EXPECTED.items() if f"train/{C}" not in name}
+    assert contents(tmp_path / "made") == expected
 
 
 @pytest.mark.parametrize("truth", ["ids", "names", "devkit"])
@@ -289,12 +321,23 @@ def test_what_the_disk_does_not_give_is_said(archives, unreadable, tmp_path, cap
     assert line.endswith("; once that is mended, the same command goes on")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_regular_file_is_not_read(archives, kind, tmp_path, capsys):
+    (archives / TRAIN).unlink()
+    path = archives / "train" / A / "x.JPEG"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    assert prepare(archives, tmp_path / "made") == 2
+    assert capsys.readouterr().err.startswith(f"error: {path} is no regular file; take it out")
+
+
 @pytest.mark.parametrize(
     ("name", "damaged", "message"),
     [
         ("classes.txt", lambda: bytes(range(128, 256)), "can't read {} (UnicodeDecodeError: "),
         ("a.tar.gz", lambda: devkit()[:-60], "can't read {} (EOFError: "),
         ("a.tar.gz", lambda: devkit(meta=b"MATLAB 5.0 MAT-file" + bytes(200)), "can't read {} ("),
+        ("a.tar.gz", huge_devkit, "can't read {} (ValueError: unpacks to more than "),
         ("a.tar.gz", lambda: devkit([1001]), "can't read {} (KeyError: 1001)"),
         ("a.tar.gz", lambda: devkit(["one"]), "can't read {} (ValueError: "),
         ("classes.txt", lambda: b"fish\n", "{} tells no class of validation image "),

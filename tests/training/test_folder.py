@@ -4,9 +4,11 @@ import shutil
 import signal
 
 import pytest
+import torch
 from runs import SignalAtForward, assert_same_run, full_disk, load, metrics, path, run
 
 from networks.cifar.resnet import CifarResNet
+from utils.processes.lock import FolderLock
 
 PREVIOUS = "checkpoint_previous.pth.tar"
 
@@ -17,9 +19,16 @@ def root(undisturbed, tmp_path):
     return shutil.copytree(undisturbed, tmp_path / "copied")
 
 
-def test_auto_falls_back_to_the_previous_whole_checkpoint(root, undisturbed, digits, capsys):
+def flipped(data: bytes) -> bytes:
+    """With one bit changed, within the weights."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-1000], flipped], ids=["cut", "flipped"])
+def test_auto_falls_back_to_the_previous_whole_checkpoint(spoil, root, undisturbed, digits, capsys):
     latest = path(root)
-    latest.write_bytes(latest.read_bytes()[:-1000])
+    latest.write_bytes(spoil(latest.read_bytes()))
     begun = latest.with_name(f"{latest.name}.tmp-somewhere-1")  # by a save that was killed
     begun.write_bytes(b"PK")
     assert run(digits, root, "--epochs", 3, "--resume", "auto") == 0
@@ -38,6 +47,26 @@ def test_auto_finds_the_previous_where_the_latest_is_missing(root, undisturbed, 
     assert "already holds a run" in capsys.readouterr().err
     assert run(digits, root, "--epochs", 3, "--resume", "auto") == 0
     assert_same_run(root, undisturbed)
+
+
+def test_a_folder_has_one_run_at_a_time(root, digits, capsys):
+    before = {each: each.read_bytes() for each in path(root).parent.iterdir()}
+    other = FolderLock(str(path(root).parent))
+    assert run(digits, root, "--epochs", 4, "--resume", "auto") == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: another run is at work in {path(root).parent}; wait for its")
+    assert {each: each.read_bytes() for each in path(root).parent.iterdir()} == before
+    other.release()
+    assert run(digits, root, "--epochs", 4, "--resume", "auto") == 0
+
+
+def test_a_checkpoint_that_is_a_link_stays_one(root, digits, tmp_path):
+    kept = tmp_path / "elsewhere.pth.tar"
+    path(root).rename(kept)
+    path(root).symlink_to(kept)
+    assert run(digits, root, "--epochs", 4, "--resume", "auto") == 0
+    assert path(root).is_symlink()
+    assert load(root)["epoch"] == torch.load(kept)["epoch"] == 4
 
 
 def test_nothing_whole_is_an_error(root, digits, capsys):

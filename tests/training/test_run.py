@@ -62,10 +62,10 @@ def test_a_run_writes_what_it_promises(undisturbed):
 
 def test_the_log_tells_the_run(undisturbed):
     said = path(undisturbed, "log.txt").read_text().splitlines()
-    beginnings = ["device ", "network ", "parameters ", "FLOPs ", "data ", "run folder "]
+    beginnings = ["device ", "network ", "SimAM ", "parameters ", "FLOPs ", "data ", "run folder "]
     expected = beginnings.copy()
     for epoch, line in enumerate(metrics(undisturbed), 1):
-        numbers = r"  loss \d\.\d{4}  acc@1 \d+\.\d\d  acc@5 \d+\.\d\d  \d+\.\d images/s  "
+        numbers = r"  loss \d\.\d{4}  acc@1 \d+\.\d\d  \d+\.\d images/s  "
         for title, steps in (("Epoch", STEPS), ("Validation", 2)):
             for step in range(1, steps + 1):
                 left = "0:00:00" if step == steps else r"\d:\d\d:\d\d"
@@ -74,7 +74,7 @@ def test_the_log_tells_the_run(undisturbed):
             f"Epoch {epoch}/3  lr 0.006  train loss {line['train_loss']:.4f} acc@1 "
             f"{line['train_acc1']:.2f}  val loss {line['val_loss']:.4f}  "
             f"{line['images_per_s']:.1f} images/s  {line['seconds']:.1f} s$",
-            rf" \* Acc@1 {line['val_acc1']:.3f} Acc@5 {line['val_acc5']:.3f}$",
+            rf" \* Acc@1 {line['val_acc1']:.3f}$",  # of three classes, no best five
         ]
     best = max(line["val_acc1"] for line in metrics(undisturbed))
     expected.append(f"best Acc@1  {best:.3f}, {undisturbed / NAME}/model_best.pth.tar$")
@@ -139,7 +139,7 @@ def test_evaluation_repeats_the_accuracy_at_any_batch_size(undisturbed, digits, 
     weights = torch.load(target, weights_only=True)
     assert same(weights, load(undisturbed, "model_best.pth.tar")["state_dict"])
     expected = max(metrics(undisturbed), key=lambda line: line["val_acc1"])
-    line = f" * Acc@1 {expected['val_acc1']:.3f} Acc@5 {expected['val_acc5']:.3f}"
+    line = f" * Acc@1 {expected['val_acc1']:.3f}"
     before = sorted(undisturbed.rglob("*"))
     for source in (("--resume", best, "-b", 5), ("--weights", target, "-b", 1)):
         assert run(digits, undisturbed, "-e", *source) == 0
@@ -184,7 +184,7 @@ def test_what_a_run_can_not_go_on_with_is_refused(copied, digits, tmp_path, caps
     torch.save({"epoch": 90, "state_dict": load(root)["state_dict"]}, published)
     assert run(digits, tmp_path / "new", "--resume", published) == 2
     assert (
-        "holds weights but no training state; to start a new training from them: "
+        "holds weights but no training state; to start a new training from its weights: "
         f"--weights {published}" in capsys.readouterr().err
     )
 
@@ -201,7 +201,36 @@ def test_what_a_run_can_not_go_on_with_is_refused(copied, digits, tmp_path, caps
             f"stands within epoch 0 with {name} {was}, this run has {value}; go on with the same"
             in capsys.readouterr().err
         )
+    image = others / "train" / "0" / "000.png"
+    for split in ("train", "val"):
+        (others / split / "3").rename(others / split / "2")
+    image.rename(image.with_name("renamed.png"))
+    assert run(others, tmp_path / "new", "--resume", stopped) == 2
+    assert "stands within epoch 0 with checksum " in capsys.readouterr().err
     torch.save(load(tmp_path / "stopped") | {"step": -1}, tmp_path / "made.pth.tar")
     assert run(digits, tmp_path / "new", "--resume", tmp_path / "made.pth.tar") == 2
     assert "is damaged: its step is no such thing" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_is_done_says_so(undisturbed, digits, tmp_path, capsys):
+    done = path(undisturbed)
+    assert run(digits, tmp_path, "--epochs", 2, "--resume", done) == 0
+    said = capsys.readouterr().out
+    assert "done        all epochs, and before; more --epochs go on\n" in said
+    assert "--epochs 2 (was 3)" in said  # also where the checkpoint is another folder's
+    assert not path(tmp_path).exists()
+
+
+def test_one_image_of_one_pixel_is_too_little_for_batch_norm(digits, tmp_path, capsys):
+    assert run(digits, tmp_path, "-a", "resnet18", "-b", 1) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: batch norm can't train on one image that became a single pixel")
+
+
+def test_a_lone_class_is_told(digits, tmp_path, capsys):
+    for split in ("train", "val"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        (tmp_path / "data" / split / "0").symlink_to(digits / split / "0")
+    assert run(tmp_path / "data", tmp_path / "ckpts", "--epochs", 1) == 0
+    assert ", 1 classes alone: every answer is right\n" in capsys.readouterr().out

@@ -12,23 +12,27 @@ from torch import nn
 from ..config import Network
 from ..data.classes import names_of, outputs_of, shown_names
 from ..data.preparation import CIFAR, IMAGENET, Preparation
-from ..errors import UsageError
-from .formats import CheckpointError, read_file
+from ..errors import UsageError, some
+from .formats import CheckpointError, is_stored, read_file
 from .names import StateDict, names_simam, remap_legacy_keys
 from .recognition import identify, is_of
 
-# where training scripts keep the weights in what they save; the first that is there counts
+# where training scripts keep the weights in what they save, and their average; the first that is
+# there counts
 AVERAGE = "state_dict_ema"
-PLACES = ("state_dict", "model", AVERAGE)
+AVERAGES = (AVERAGE, "model_ema", "ema", "params_ema")
+PLACES = ("state_dict", "model", "model_state_dict", "net", "network", "weights", "params")
 # the lambda of the published ImageNet networks, and the paper's on CIFAR
 PUBLISHED_LAMBDA, CIFAR_LAMBDA = 0.1, 1e-4
 # a file that says more of itself is not believed
 MOST_CLASSES, LARGEST_IMAGE = 2**20, 4096
+# what weights may be in a file; they are computed with in float32
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Recognised(NamedTuple):
     """The network of a file. assumed: of which of its entries the file says nothing, each with the
-    reason for the value taken."""
+    reason for the value taken; under "weights", of which type they are, where not float32."""
 
     network: Network
     assumed: dict[str, str]
@@ -52,28 +56,55 @@ class Checkpoint:
 
     @cached_property
     def raw_weights(self) -> StateDict:
-        """The weights under the file's own keys."""
-        inside = (self.content.get(place) for place in PLACES)
-        state = next((each for each in inside if isinstance(each, Mapping)), self.file)
+        """The weights under the file's own keys: those of the first of `PLACES` that there is, the
+        only ones in another place, or the file itself."""
+        places = [name for name, each in self.content.items() if _holds_tensors(each)]
+        known = [name for name in PLACES + AVERAGES if name in places]
+        if len(places) > 1 and not known:
+            raise self.refusal(f"holds several networks, {some(places)}; save one of them alone")
+        state = self.content[[*known, *places][0]] if places else self.file
         whole = isinstance(state, Mapping) and all(map(_is_weight, state.keys(), state.values()))
         if not whole or not state:
-            raise self.refusal("holds no network weights")
+            what = f", but {some(map(str, self.content))}" if self.content else ""
+            raise self.refusal(f"holds no network weights{what}")
         return dict(state)
 
     @cached_property
     def weights(self) -> StateDict:
-        """The weights under our keys, see `remap_legacy_keys`."""
+        """The weights under our keys, see `remap_legacy_keys`: floating-point and finite."""
         try:
-            return remap_legacy_keys(self.raw_weights)
+            state = remap_legacy_keys(self.raw_weights)
         except ValueError as error:
             raise self.refusal(f"is ambiguous: {error}") from None
+        weights = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+        odd = [
+            f"{key}: {value.dtype}" for key, value in weights.items() if value.dtype not in FLOATS
+        ]
+        if odd:
+            raise self.refusal(f"holds weights that are no plain floats ({some(odd)})")
+        bad = [key for key, value in weights.items() if not value.float().isfinite().all()]
+        if bad:
+            raise self.refusal(f"holds weights that are NaN or infinite ({some(bad)})")
+        return state
+
+    @property
+    def types(self) -> str:
+        """Of its floating-point weights."""
+        types = {str(each.dtype) for each in self.weights.values() if each.is_floating_point()}
+        return " and ".join(sorted(types)).replace("torch.", "")
+
+    @property
+    def label(self) -> str:
+        """The path, and the types of the weights where they are not all float32."""
+        return self.path if self.types == "float32" else f"{self.path} ({self.types})"
 
     @property
     def average(self) -> "Checkpoint":
         """The same file with the moving average of its weights in their place."""
-        if not isinstance(self.content.get(AVERAGE), Mapping):
+        kept = [name for name in AVERAGES if isinstance(self.content.get(name), Mapping)]
+        if not kept:
             raise self.refusal("holds no average of weights; leave out --ema")
-        return Checkpoint(self.path, {**self.content, "state_dict": self.content[AVERAGE]})
+        return Checkpoint(self.path, {**self.content, "state_dict": self.content[kept[0]]})
 
     @property
     def network(self) -> Network | None:
@@ -82,7 +113,8 @@ class Checkpoint:
         kinds["num_classes"] = int
         said = {name: self.content.get(name, ...) for name in kinds}
         plain = all(isinstance(said[name], kind) for name, kind in kinds.items())
-        if plain and 0 < said["num_classes"] <= MOST_CLASSES:
+        sane = plain and 0 < said["num_classes"] <= MOST_CLASSES
+        if sane and abs(said["attention_param"] or 0) < MOST_CLASSES:
             with suppress(UsageError):  # an attention that there is not
                 return Network(**said)
         return None
@@ -150,17 +182,18 @@ class Checkpoint:
 
         attention, param: the user's word, where it is known better.
         """
-        said = self.network
+        said, assumed = self.network, {}
+        if self.types != "float32":
+            assumed["weights"] = f"{self.types}, computed in float32"
         if said and attention in (None, said.attention):
             network = said if param is None else replace(said, attention_param=param)
             if is_of(self.weights, network):
-                return Recognised(network, {})
+                return Recognised(network, assumed)
         fits = {name: (arch, count) for arch, name, count in identify(self.weights)}
         if not fits:
-            raise self.refusal("fits no network here")
+            raise self.refusal(f"fits no network here; its weights are {some(self.weights)}")
         if attention not in (None, *fits):
             raise self.refusal(f"has no weights of {attention}; {what_fits(self.weights)}")
-        assumed = {}
         name = attention or ("none" if "none" in fits else next(iter(fits)))
         if names_simam(self.raw_weights):
             name = attention or "simam"
@@ -172,6 +205,11 @@ class Checkpoint:
             assumed["attention_param"] = f"lambda {param:g} as published"
         network = Network(arch=arch, attention=name, attention_param=param, num_classes=count)
         return Recognised(network, assumed)
+
+    def check_finite(self, outputs: torch.Tensor | float) -> None:
+        """Raise CheckpointError where `outputs` of its network, or their loss, are not finite."""
+        if not torch.as_tensor(outputs).isfinite().all():
+            raise self.refusal("makes outputs that are not finite")
 
     def build(self, network: Network) -> nn.Module:
         """The network with the file's weights."""
@@ -191,7 +229,7 @@ class Checkpoint:
         wanted, state = model.state_dict(), self.weights
         head = classifier_of(wanted)
         own = {key: value for key, value in wanted.items() if key.startswith(head)}
-        notes = [f"weights     {self.path}"]
+        notes = [f"weights     {self.label}"]
         if classifier_of(state) is None:
             notes.append("            it has no classifier; a new one is made")
             state = state | own
@@ -232,11 +270,7 @@ def load_state(model: nn.Module, state: StateDict, path: str) -> None:
             f"{key} {has} for {want}" for key, (has, want) in shapes.items() if has != want
         ],
     }
-    found = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in problems.items()
-        if keys
-    ]
+    found = [f"{len(keys)} {kind} ({some(keys)})" for kind, keys in problems.items() if keys]
     if found:
         raise CheckpointError(
             f"checkpoint {path} does not fit the network: {'; '.join(found)}; {what_fits(state)}"
@@ -263,15 +297,12 @@ def classifier_of(state: StateDict) -> str | None:
     return None
 
 
-def _is_weight(key: Any, value: Any) -> bool:
-    """Whether `value` is a named tensor with as many numbers as its shape says.
-
-    A few numbers expanded to a huge shape would take that much memory once they are copied.
-    """
-    return (
-        isinstance(key, str)
-        and isinstance(value, torch.Tensor)
-        and value.layout is torch.strided
-        and value.device.type == "cpu"
-        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+def _holds_tensors(content: Any) -> bool:
+    return isinstance(content, Mapping) and any(
+        isinstance(each, torch.Tensor) and each.dim() > 1 for each in content.values()
     )
+
+
+def _is_weight(key: Any, value: Any) -> bool:
+    """Whether `value` is a named tensor that can be copied."""
+    return isinstance(key, str) and is_stored(value)

@@ -10,7 +10,7 @@ from torch import nn
 from networks import create_model
 
 from .checkpoint import Checkpoint, load_state
-from .names import LEFTOVERS
+from .names import LEFTOVER
 
 PREFIX = "backbone."
 # the depths of mmdetection's ResNet
@@ -28,7 +28,7 @@ def detector_of(checkpoint: Checkpoint) -> dict[str, Any]:
     state = {
         key.removeprefix("module."): value
         for key, value in checkpoint.raw_weights.items()
-        if key.rpartition(".")[2] not in LEFTOVERS
+        if not LEFTOVER.search(key)
     }
     published = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not published:

@@ -8,11 +8,15 @@ import torch
 StateDict = dict[str, torch.Tensor]
 Rule = tuple[str, str | Callable[[re.Match], str]]
 
-# what thop leaves in a network whose operations it counted
-LEFTOVERS = ("total_ops", "total_params")
+# what thop leaves in a network whose operations it counted, AveragedModel beside one, and MoCo
+LEFTOVER = re.compile(
+    r"(^|\.)(total_ops|total_params|n_averaged|queue|queue_ptr)$|^(module\.)?encoder_k\."
+)
 
-# torch.compile, of the network or of a part of it; DataParallel and DDP, a detector
-WRAPPINGS = ((r"_orig_mod\.", ""), (r"^((module|backbone)\.)+", ""))
+# torch.compile, of the network or of a part of it; DataParallel and DDP
+WRAPPINGS = ((r"_orig_mod\.", ""), (r"^(module\.)+", ""))
+# the first weight of a network, below what it is a part of: model., encoder., backbone.
+STEM = re.compile(r"((?:[a-z_]+\.)*)(?:conv1(?:\.0)?|features\.0\.0)\.weight")
 
 # in the published SimAM networks, SimAM makes a pair of the convolution before it (ResNet) or
 # takes an index of its own before the depthwise norm (MobileNetV2)
@@ -79,10 +83,11 @@ def remap_legacy_keys(state_dict: StateDict) -> StateDict:
     """A new dict with the same tensors under our keys.
 
     Knows the published SimAM, SE and CBAM networks for ImageNet and CIFAR, torchvision's, timm's
-    ResNets, mmdetection's backbones, and the prefixes of DataParallel, DDP and torch.compile. A key
-    that nothing is known of stays as it is. Raises ValueError when two keys become the same.
+    ResNets, mmdetection's backbones, the prefixes of DataParallel, DDP and torch.compile, and any
+    that the first convolution has. A key that nothing is known of stays as it is. Raises ValueError
+    when two keys become the same.
     """
-    bare = {key: _apply(WRAPPINGS, key) for key in state_dict if not _is_leftover(key)}
+    bare = _bare_names(state_dict)
     rules = _rules_for(bare.values())
     renamed, origin = {}, {}
     for key, name in bare.items():
@@ -93,8 +98,12 @@ def remap_legacy_keys(state_dict: StateDict) -> StateDict:
     return renamed
 
 
-def _is_leftover(key: str) -> bool:
-    return key.rpartition(".")[2] in LEFTOVERS
+def _bare_names(keys: Iterable[str]) -> dict[str, str]:
+    """The keys of a network's weights, each with its name in the network alone."""
+    names = {key: _apply(WRAPPINGS, key) for key in keys if not LEFTOVER.search(key)}
+    stems = filter(None, map(STEM.fullmatch, names.values()))
+    prefix = min((stem[1] for stem in stems), key=len, default="")
+    return {key: name.removeprefix(prefix) for key, name in names.items()}
 
 
 def _rules_for(keys: Iterable[str]) -> list[Rule]:
@@ -132,7 +141,7 @@ def names_simam(keys: Iterable[str]) -> bool:
 
     Where its place holds another module's weights, the pair is that one's.
     """
-    bare = [_apply(WRAPPINGS, key) for key in keys]
+    bare = _bare_names(keys).values()
     rules = [rule for rule in _rules_for(bare) if rule not in SIMAM_RULES]
     named = [_apply(rules, key) for key in bare]
     patterns = [pattern for pattern, _ in SIMAM_RULES]

@@ -36,11 +36,6 @@ class Trained:
         if self.assumed:
             print(f"note: {self.path}: {'; '.join(self.assumed.values())}", file=sys.stderr)
 
-    def check_finite(self, outputs: torch.Tensor) -> None:
-        """Raise CheckpointError where `outputs` of the model are NaN or infinite."""
-        if not outputs.isfinite().all():
-            raise self.checkpoint.refusal("makes outputs that are not finite")
-
     def normalise(self, device: torch.device) -> Normalise:
         """uint8 images, cut as `preparation` says -> the network's input on `device`."""
         return Normalise(device, self.preparation)

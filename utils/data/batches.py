@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
+from ..errors import UsageError
 from .seed import mix_seed
 
 Key = tuple[int, int]  # (epoch, index): all that a sample depends on besides the seed
@@ -15,7 +16,8 @@ class TrainBatches(Sampler):
 
     batch_size: images per step over all processes; each takes every `world`-th of them. The last
     batch is smaller, the same number for every process; below two images each it is left out,
-    since batch norm can't train on one. `start` says where the next iteration begins.
+    since batch norm can't train on one. `start` says where the next iteration begins. Raises
+    UsageError where there is no batch at all.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
@@ -24,6 +26,8 @@ class TrainBatches(Sampler):
         self.epoch = self.first_step = 0
         last = num_images % batch_size // world * world
         self.used = num_images - num_images % batch_size + (last if last >= 2 * world else 0)
+        if not self.used:
+            raise UsageError(f"{num_images} training images are too few: each process needs two")
 
     def start(self, epoch: int, first_step: int = 0) -> None:
         self.epoch, self.first_step = epoch, first_step

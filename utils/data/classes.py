@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, some
 
 LABELS = Path(__file__).with_name("labels")
 # by the number of outputs, what each may be called: ImageNet's by WordNet's number or usual name
@@ -46,10 +46,10 @@ def outputs_of(folders: Sequence[str], names: Sequence[Sequence[str]], of: str) 
     places = {_plain(name): index for index, own in enumerate(names) for name in own}
     strange = [folder for folder in folders if _plain(folder) not in places]
     if strange:
-        shown = ", ".join(map(repr, strange[:5])) + ", ..." * (len(strange) > 5)
         raise UsageError(
-            f"{len(strange)} of {len(folders)} class folders mean no output of {of}: {shown}; its "
-            f"{len(names)} outputs are called {', '.join(own[-1] for own in names[:5])}, ...; "
+            f"{len(strange)} of {len(folders)} class folders mean no output of {of}: "
+            f"{some(map(repr, strange), 5)}; its {len(names)} outputs are called "
+            f"{some((own[-1] for own in names if own), 5)}; "
             "--class-names FILE says their names, one a line"
         )
     return [places[_plain(folder)] for folder in folders]

@@ -31,6 +31,8 @@ except ImportError:
 
 # of `IMAGE_ENDINGS`: Pillow knows others, for some of which it starts programs
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+# libjpeg's words for what lies below a cut; it tells its first warning, and this one comes last
+BELOW = "extraneous bytes before marker 0xd9"
 
 
 class Crop(NamedTuple):
@@ -94,8 +96,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 class TurboImage:
     """A JPEG with the usual three components, decoded by libjpeg-turbo when its pixels are asked.
 
-    Raises ValueError for every other file, and for one that does not end as a JPEG does; Pillow
-    knows what to do with those.
+    Where libjpeg warns, the file is Pillow's, which may refuse it. Raises ValueError for every
+    other file, and for one that does not end as a JPEG does; Pillow knows what to do with those.
     """
 
     def __init__(self, data: bytes):
@@ -109,14 +111,15 @@ class TurboImage:
     def resized(self, crop: Crop, height: int, width: int) -> torch.Tensor:
         """As `PillowImage.resized`, with PyTorch's filter, which is Pillow's in whole numbers."""
         bottom, right = crop.top + crop.height, crop.left + crop.width
+        data = cut_below(self.data, bottom)
+        pixels = np.empty((self.height if data is self.data else bottom, self.width, 3), np.uint8)
         try:
-            # like Pillow, go on where libjpeg only warns; unlike it, repeat the halved colours of
-            # most files instead of smoothing them: quicker, and no row needs the one below
-            pixels = simplejpeg.decode_jpeg(
-                cut_below(self.data, bottom), "RGB", fastupsample=True, strict=False
-            )
-        except ValueError:
-            return PillowImage(self.data).resized(crop, height, width)
+            # unlike Pillow, repeat the halved colours of most files instead of smoothing them:
+            # quicker, and no row needs the one below
+            simplejpeg.decode_jpeg(data, "RGB", fastupsample=True, buffer=pixels)
+        except ValueError as error:
+            if data is self.data or BELOW not in str(error):
+                return PillowImage(self.data).resized(crop, height, width)
         cropped = np.ascontiguousarray(pixels[None, crop.top : bottom, crop.left : right])
         batch = torch.from_numpy(cropped).permute(0, 3, 1, 2)
         return interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]

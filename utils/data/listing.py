@@ -5,6 +5,7 @@ import io
 import os
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..disk import write_atomically
-from ..errors import UsageError
+from ..errors import UsageError, some
 
 # torchvision's, without importing it
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -35,23 +36,44 @@ def is_data(name: str) -> bool:
 
 
 def walk(
-    folder: str, endings: tuple[str, ...], seen: Iterable[str] = ()
+    folder: str,
+    endings: tuple[str, ...],
+    left_out: Counter[str] | None = None,
+    seen: Iterable[str] = (),
 ) -> Iterator[tuple[str, list[str]]]:
     """`folder` and every folder below it, with the data files in it that end so, in any case of
     letters, sorted as torchvision's ImageFolder does it.
 
-    Links are followed, to each real folder once, and to none of those `seen` elsewhere.
+    left_out: where the others are counted, by `kind_of`. Links are followed, to each real folder
+    once, and to none of those `seen` elsewhere.
     """
     for place, names in sorted(_visit(folder, {*seen, os.path.realpath(folder)})):
-        yield place, sorted(n for n in names if is_data(n) and n.lower().endswith(endings))
+        found = sorted(n for n in names if is_data(n) and n.lower().endswith(endings))
+        if left_out is not None:
+            left_out.update(map(kind_of, {*names} - {*found}))
+        yield place, found
 
 
 def _visit(folder: str, seen: set[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each folder with the names of its files, and of folders that are no data."""
     for place, folders, names in os.walk(folder, followlinks=True):
         below = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders)}
+        names += [name for name in folders if not is_data(name)]
         folders[:] = [name for name, real in below.items() if is_data(name) and real not in seen]
         seen.update(below[name] for name in folders)
         yield place, names
+
+
+def kind_of(name: str) -> str:
+    """What is said of a file or folder that is left out: its ending, in small letters."""
+    if not is_data(name):
+        return "hidden"
+    return os.path.splitext(name)[1].lower() or "without ending"
+
+
+def counted(left_out: Counter[str]) -> str:
+    """How many were left out of each kind, in words."""
+    return ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
 
 
 class Paths(Sequence[str]):
@@ -72,11 +94,20 @@ class Paths(Sequence[str]):
 
 
 class Listing(NamedTuple):
-    """The images of one split: classes are sorted folder names, which targets index, one a path."""
+    """The images of one split: classes are sorted folder names, which targets index, one a path.
+
+    left_out: how many files and folders that are no images, in words.
+    """
 
     classes: list[str]
     paths: Sequence[str]
     targets: np.ndarray
+    left_out: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the log."""
+        return [f"left out    {self.left_out}"] if self.left_out else []
 
     def checksum(self) -> str:
         """What other names, or another order of them, would change."""
@@ -106,17 +137,23 @@ def list_images(root: str, split: str) -> Listing:
     return listing
 
 
-def find_files(paths: Sequence[str], endings: tuple[str, ...], kind: str) -> list[str]:
+def find_files(
+    paths: Sequence[str],
+    endings: tuple[str, ...],
+    kind: str,
+    left_out: Counter[str] | None = None,
+) -> list[str]:
     """The files among `paths`, and those below its folders that end so, in any case of letters.
 
-    kind: what they are, for the message. Raises UsageError for a folder without any.
+    kind: what they are, for the message. left_out: see `walk`. Raises UsageError for a folder
+    without any.
     """
     files = []
     for path in paths:
         if not os.path.isdir(path):
             files.append(path)
             continue
-        found = walk(path, endings)
+        found = walk(path, endings, left_out)
         inside = [os.path.join(place, name) for place, names in found for name in names]
         if not inside:
             raise UsageError(f"folder {path} holds no {kind} ({' '.join(endings)})")
@@ -136,24 +173,27 @@ def check_same_classes(train: Listing, val: Listing) -> None:
     if different:
         raise UsageError(
             f"train/ has {len(train.classes)} classes, val/ has {len(val.classes)}; "
-            f"in one of them only: {', '.join(different[:5])}"
-            + (f" and {len(different) - 5} more" if len(different) > 5 else "")
+            f"in one of them only: {some(different, 5)}"
         )
 
 
 def _list(folder: str) -> Listing:
     """The images in `folder`/<class>; many of them are remembered."""
     started = time.time_ns()
-    classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and is_data(e.name))
+    entries = list(os.scandir(folder))
+    classes = sorted(e.name for e in entries if e.is_dir() and is_data(e.name))
+    left_out = Counter(kind_of(e.name) for e in entries if e.name not in classes)
     # a link from one class to another, or to all of them, would count images twice
     roots = {os.path.realpath(os.path.join(folder, name)) for name in [".", *classes]}
     folders, names, targets = ["."], [], []
     for target, name in enumerate(classes):
-        for place, found in walk(os.path.join(folder, name), IMAGE_ENDINGS, roots):
+        for place, found in walk(os.path.join(folder, name), IMAGE_ENDINGS, left_out, roots):
             folders.append(os.path.relpath(place, folder))
             names += [os.fsencode(os.path.join(folders[-1], image)) for image in found]
             targets += [target] * len(found)
-    listing = Listing(classes, Paths(folder, np.array(names, "S")), np.array(targets, np.int64))
+    paths = Paths(folder, np.array(names, "S"))
+    told = f"{counted(left_out)} in {folder}" if left_out else ""
+    listing = Listing(classes, paths, np.array(targets, np.int64), told)
     if len(names) >= CACHED_FROM:
         _remember(listing, folder, folders, started)
     return listing
@@ -175,8 +215,8 @@ def _remember(listing: Listing, folder: str, folders: list[str], started: int) -
     # a file that appears right after it was listed may leave a young folder's time as it is
     if times.max() > started - SETTLED_NS:
         return
-    arrays = {"classes": listing.classes, "names": listing.paths.names, "targets": listing.targets}
     content = io.BytesIO()
+    arrays = listing._asdict() | {"paths": listing.paths.names}
     np.savez(content, folders=folders, times=times, **arrays)
     path = _cache_file(folder)
     with suppress(OSError):  # without a cache the next run lists again
@@ -191,7 +231,7 @@ def _remembered(folder: str) -> Listing | None:
         arrays = dict(np.load(content, allow_pickle=False))
         if not np.array_equal(_times(folder, arrays["folders"]), arrays["times"]):
             return None
-        paths = Paths(folder, arrays["names"])
-        return Listing(arrays["classes"].tolist(), paths, arrays["targets"])
+        classes, left_out = arrays["classes"].tolist(), arrays["left_out"].item()
+        return Listing(classes, Paths(folder, arrays["paths"]), arrays["targets"], left_out)
     except Exception:  # whatever is wrong with the cache, the tree can be listed again
         return None

@@ -29,6 +29,8 @@ from .memory import keep_freed_memory
 TIMEOUT = timedelta(minutes=10)
 # the environment's name for the file by which `launch`'s processes find each other
 STORE = "SIMAM_STORE"
+# how many processes other launchers than torchrun started: of PyTorch jobs, Open MPI, MPICH, Slurm
+STARTED = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 class Replicas(DataParallel):
@@ -225,6 +227,22 @@ def _take(device: torch.device, backend: str | None = None) -> torch.device:
     return device
 
 
+def is_launched() -> bool:
+    """Whether torchrun, or `launch`, started this process.
+
+    Raises UsageError where another launcher started several: each would train alone.
+    """
+    if torch.distributed.is_torchelastic_launched():
+        return True
+    for name in STARTED:
+        if os.environ.get(name) not in (None, "", "1"):
+            raise UsageError(
+                f"{name} is {os.environ[name]}, but torchrun did not start this process; let each "
+                "node start one torchrun --nnodes N --nproc-per-node K ..., or unset it"
+            )
+    return False
+
+
 def start(machine: Machine) -> Dist:
     """Take this process's place: the only one, or the one that torchrun's environment says.
 
@@ -234,7 +252,7 @@ def start(machine: Machine) -> Dist:
     """
     gpus, backend = machine.gpu, machine.dist_backend
     keep_freed_memory()
-    if not torch.distributed.is_torchelastic_launched():
+    if not is_launched():
         devices = choose_devices(gpus)
         if len(devices) > 1 and devices[0].type == "cpu":
             raise UsageError("--parallel dp needs GPUs; on the CPU, leave it out")
@@ -303,7 +321,7 @@ def finish() -> None:
         torch.distributed.destroy_process_group()
 
 
-def describe(dist: Dist) -> str:
+def devices_in_words(dist: Dist) -> str:
     """The devices in words, for a run's first line."""
     device = dist.device
     if device.type == "cpu":

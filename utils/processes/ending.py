@@ -31,6 +31,7 @@ def exit_code(
     its output went away, such as head, it ends in silence, with 141.
     """
     launched = torch.distributed.is_torchelastic_launched()
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
     try:
         code = command() or 0
         sys.stdout.flush()
@@ -45,6 +46,8 @@ def exit_code(
         # what is still buffered would be written, and fail, when Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except UsageError as error:
+        return _tell(error)
     except Exception as error:
         lack = lack_of_memory(error, needs_less)
         return _tell(UsageError(lack) if lack else error)

@@ -3,16 +3,16 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 
-import torch
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ..config import Machine
-from .dist import STORE, choose_devices
+from .dist import STORE, choose_devices, is_launched
 
 
 def processes_to_start(machine: Machine) -> int:
@@ -20,7 +20,7 @@ def processes_to_start(machine: Machine) -> int:
 
     Raises UsageError for what is not there, or can't be together.
     """
-    if torch.distributed.is_torchelastic_launched() or machine.parallel == "dp":
+    if is_launched() or machine.parallel == "dp":
         return 0
     count = len(choose_devices(machine.gpu, shared=machine.dist_backend == "gloo"))
     return count if count > 1 else 0
@@ -34,11 +34,13 @@ def launch(command: list[str], processes: int) -> int:
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(os.cpu_count() // processes, 1)))
     # one machine: nobody else may reach the processes, or what they agree by
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        os.environ[name] = "lo"
+        os.environ[name] = loopback
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     # until they are killed, for finishing a step and saving
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")
+    seconds = os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")
+    PContext.close.__defaults__ = (None, int(seconds))  # before torch 2.12
     logging.disable(logging.CRITICAL)  # the launcher's own account, in the place of one line
     signal.signal(signal.SIGUSR1, _pass_on)
     with tempfile.TemporaryDirectory() as folder:  # which nobody else may enter

@@ -9,11 +9,10 @@ import torch
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST = 2**31 - 1
-
-
-# what libraries say of it, in errors of their own
-GPU_WORDS = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
-CPU_WORDS = ("DefaultCPUAllocator", "Cannot allocate memory")
+# what libraries say of it, in errors of their own: CUDA, Triton and NCCL; cuBLAS, cuSOLVER and
+# cuDNN, the last in two ways; PyTorch, the system, C++
+GPU_WORDS = ("out of memory", "_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
+CPU_WORDS = ("DefaultCPUAllocator", "Cannot allocate memory", "bad_alloc", "HOST_ALLOCATION_FAILED")
 
 
 def keep_freed_memory() -> None:

@@ -55,14 +55,14 @@ class StopRequest:
 
 
 def end_when_asked() -> None:
-    """Until there is something to save: SIGTERM, and SIGUSR1 ahead of it, end the process."""
+    """Until there is something to save, signals end the process; SIGUSR1 counts as SIGTERM."""
 
-    def end(_signum: int, _frame) -> None:
+    def end(signum: int, _frame) -> None:
         if "TORCHELASTIC_RUN_ID" not in os.environ:  # a launcher says why it ends the others
-            print("stopped before the training began", file=sys.stderr)
-        sys.exit(128 + signal.SIGTERM)
+            print("stopped without saving", file=sys.stderr)
+        sys.exit(128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM))
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in SIGNALS:
         signal.signal(number, end)
 
 

@@ -1,6 +1,7 @@
 """Runs that trained all of their epochs, read from their folders."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,16 @@ class FinishedRun:
     folder: str
     settings: Mapping[str, Any]
     epochs: list[Mapping[str, float]]
+
+    def has(self, wanted: Mapping[str, Any]) -> bool:
+        """Whether it has these settings; where not, a line on standard error says so."""
+        for name, value in wanted.items():
+            own = self.settings.get(name)
+            if own != value:
+                note = f"passed over {self.folder}: its {name} is {own}, not {value}"
+                print(note, file=sys.stderr, flush=True)
+                return False
+        return True
 
 
 def read_finished(folder: str) -> FinishedRun | None:

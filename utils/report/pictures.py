@@ -1,24 +1,14 @@
 """What the scripts that draw share: matplotlib without a display, and the file that is written."""
 
-import importlib
 import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 from ..disk import check_target, write_bytes
-from ..errors import UsageError
+from ..errors import UsageError, needed
 
 DPI = 100
-
-
-def needed(module: str, package: str) -> ModuleType:
-    """The `module` of a `package` that not everyone has; raises UsageError where it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(f"drawing this needs {package} ({error}): pip install {package}") from None
 
 
 def new_figure(width: float, height: float):

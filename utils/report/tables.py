@@ -27,45 +27,36 @@ def table(rows: Iterable, columns: Columns) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What several runs reached. std: of the sample, from two runs on."""
+class Comparison:
+    """What several runs reached, beside the paper's figure where it has one.
+
+    std: of the sample, from two runs on. difference: of the means. standard_errors: the same in
+    those, sqrt(std^2 / runs + paper_std^2 / 5). None: what can't be said.
+    """
 
     runs: int
     mean: float | None
     std: float | None
-
-
-def summarise(values: Sequence[float]) -> Summary:
-    return Summary(
-        runs=len(values),
-        mean=mean(values) if values else None,
-        std=stdev(values) if len(values) > 1 else None,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison(Summary):
-    """What several runs reached beside the paper's figure.
-
-    difference: of the means. standard_errors: the same in those, sqrt(std^2 / runs + paper_std^2 /
-    5). None where there is no run, or no spread.
-    """
-
-    paper: float
+    paper: float | None
     paper_std: float | None
     difference: float | None
     standard_errors: float | None
 
 
-def compare(values: Sequence[float], paper: float, paper_std: float | None = None) -> Comparison:
+def compare(
+    values: Sequence[float], paper: float | None = None, paper_std: float | None = None
+) -> Comparison:
     """Several runs' `values` beside the paper's figure."""
-    ours = summarise(values)
-    difference = ours.mean - paper if values else None
+    average = mean(values) if values else None
+    std = stdev(values) if len(values) > 1 else None
+    difference = None if average is None or paper is None else average - paper
     errors = None
-    if ours.std is not None and paper_std is not None:
-        errors = difference / math.sqrt(ours.std**2 / len(values) + paper_std**2 / TABLE2_RUNS)
+    if std is not None and paper_std is not None:
+        errors = difference / math.sqrt(std**2 / len(values) + paper_std**2 / TABLE2_RUNS)
     return Comparison(
-        **vars(ours),
+        runs=len(values),
+        mean=average,
+        std=std,
         paper=paper,
         paper_std=paper_std,
         difference=difference,

@@ -147,7 +147,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean loss and accuracies of `model` over all processes' `batches`, see `Totals.means`.
 
-    Every image counts the same, whatever the batch size and the number of processes.
+    Every image counts the same, whatever the batch size and the number of processes. The loss is
+    NaN where any output is not finite.
     """
     model.eval()
     totals = Totals.zero(dist.device)
@@ -155,6 +156,7 @@ def evaluate(
         with precision.autocast():
             logits = model(images).float()
         losses = F.cross_entropy(logits, targets, reduction="none")
+        losses = losses.where(logits.isfinite().all(1), torch.nan)
         totals.add(losses.double().sum(), logits, targets)
         after_step(step + 1, totals)
     return Totals(dist.sum(totals.sums)).means()

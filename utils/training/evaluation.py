@@ -25,12 +25,15 @@ def evaluate_with_progress(
     """`evaluate`, saying where it is; see `Totals.means` for what it returns."""
 
     def show(done: int, totals: Totals) -> None:
-        if progress.advance(done):
-            progress.show(done, totals.means())
+        # all processes' numbers; beyond the common steps some have already finished
+        if progress.advance(done) and done < val.batches.common_steps:
+            progress.show(done, Totals(dist.sum(totals.sums)).means())
         after_step(done)
 
     with progress:
-        return evaluate(model, val, dist, precision, show)
+        means = evaluate(model, val, dist, precision, show)
+        progress.show(progress.steps, means)
+    return means
 
 
 class Chosen(nn.Module):
@@ -56,6 +59,7 @@ def matched(
     return model, listing._replace(targets=np.array(outputs)[listing.targets])
 
 
-def accuracy_line(metrics: Mapping[str, float]) -> str:
-    """The line that an evaluation ends with."""
-    return f" * Acc@1 {metrics['acc1']:.3f} Acc@5 {metrics['acc5']:.3f}"
+def accuracy_line(metrics: Mapping[str, float], classes: int) -> str:
+    """The line that an evaluation ends with; of five classes the best five say nothing."""
+    top5 = f" Acc@5 {metrics['acc5']:.3f}" if classes > 5 else ""
+    return f" * Acc@1 {metrics['acc1']:.3f}{top5}"

@@ -56,10 +56,10 @@ def find_checkpoint(resume: str | None, folder: str) -> Found:
     return Found(Checkpoint(resume) if resume else None, [])
 
 
-def changed_options(folder: str, settings: Mapping[str, Any]) -> list[str]:
-    """A line on the options in which `settings` are not those of the run in `folder`, if any."""
+def changed_options(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> list[str]:
+    """A line on the options in which `settings` are not those of the checkpoint's run, if any."""
     try:
-        old = json.loads(Path(folder, "args.json").read_text())
+        old = json.loads(Path(checkpoint.path).with_name("args.json").read_text())
     except (OSError, ValueError):
         return []
     changed = [

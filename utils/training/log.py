@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..data.batches import EvalBatches, TrainBatches
 from ..disk import append_line, read_entries, write_atomically
-from ..errors import UsageError
+from ..errors import UsageError, one_line
 from ..processes.lock import FolderLock
 
 
@@ -52,7 +52,10 @@ class RunLog:
         write_atomically(settings.encode(), os.path.join(self.folder, "args.json"))
         self._forget_from(first_epoch)
         _leave_writers_errors_to_the_next_call()
-        self.tensorboard = SummaryWriter(self.folder, purge_step=first_epoch)
+        try:
+            self.tensorboard = SummaryWriter(self.folder, purge_step=first_epoch)
+        except UnicodeEncodeError:
+            self.warn("no TensorBoard events: it knows no folder whose name is not UTF-8")
 
     def _forget_from(self, epoch: int) -> None:
         path = os.path.join(self.folder, "metrics.jsonl")
@@ -76,8 +79,9 @@ class RunLog:
 
     def warn(self, text: str) -> None:
         """One line on standard error and in log.txt."""
-        tqdm.write(f"warning: {text}", file=sys.stderr)
-        self._append("log.txt", f"warning: {text}")
+        text = one_line(f"warning: {text}")
+        tqdm.write(text, file=sys.stderr)
+        self._append("log.txt", text)
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """One epoch's numbers, with their "epoch": a line in metrics.jsonl, TensorBoard scalars."""
@@ -101,7 +105,10 @@ class RunLog:
 
     def result(self, metrics: Mapping[str, float]) -> None:
         """The run's final numbers, beside its settings in TensorBoard's table of runs."""
-        plain = {k: v for k, v in self.settings.items() if isinstance(v, bool | int | float | str)}
+        said = self.settings.items()
+        plain = {name: value for name, value in said if isinstance(value, bool | int | float)}
+        texts = {name: text for name, text in said if isinstance(text, str)}
+        plain |= {k: text.encode(errors="backslashreplace").decode() for k, text in texts.items()}
         numbers = {f"final/{name}": value for name, value in metrics.items()}
 
         def add(writer: SummaryWriter) -> None:
@@ -159,6 +166,7 @@ class Progress:
     """Where a pass over `batches` is, with images/s (of all processes) and time left.
 
     In a terminal a bar, else a line every `print_freq` steps; log.txt has the lines in any case.
+    classes: of the network; of five and fewer the best five say nothing.
     """
 
     def __init__(
@@ -167,10 +175,11 @@ class Progress:
         title: str,
         batches: TrainBatches | EvalBatches,
         print_freq: int,
+        classes: int,
         first_step: int = 0,
     ):
         self.log, self.title, self.batches, self.print_freq = log, title, batches, print_freq
-        self.steps, self.first_step = len(batches), first_step
+        self.steps, self.first_step, self.classes = len(batches), first_step, classes
         self.start = time.perf_counter()
         self.bar = None
         if sys.stderr.isatty() and not log.quiet:
@@ -189,7 +198,9 @@ class Progress:
         seconds = time.perf_counter() - self.start
         images = self.batches.images_until(done) - self.batches.images_until(self.first_step)
         speed = f"{images / seconds:.1f} images/s"
-        numbers = f"loss {means['loss']:.4f}  acc@1 {means['acc1']:.2f}  acc@5 {means['acc5']:.2f}"
+        numbers = f"loss {means['loss']:.4f}  acc@1 {means['acc1']:.2f}"
+        if self.classes > 5:
+            numbers += f"  acc@5 {means['acc5']:.2f}"
         if self.bar:
             self.bar.set_postfix_str(f"{numbers}  {speed}")
         left = timedelta(

@@ -7,8 +7,14 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..checkpoints.formats import CheckpointError
+from ..checkpoints.formats import CheckpointError, is_stored
 from ..config import Optim
+
+# what each keeps of a weight
+STATES = {
+    torch.optim.SGD: {"momentum_buffer"},
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
 
 
 def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
@@ -48,9 +54,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], p
     Raises CheckpointError for the state of another kind, or of other groups of weights.
     """
     own = [dict(group) for group in optimizer.param_groups]
-    saved = state["param_groups"]
-    if [(len(g["params"]), *sorted(g)) for g in saved] != [
-        (len(g["params"]), *sorted(g)) for g in own
+    saved, like = state["param_groups"], optimizer.state_dict()["param_groups"]
+    if [(each.keys(), each["params"]) for each in saved] != [
+        (each.keys(), each["params"]) for each in like
     ]:
         raise CheckpointError(
             f"checkpoint {path} was trained with another --optimizer or --no-wd-norm-bias; "
@@ -71,15 +77,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], p
 def _check_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: str) -> None:
     """Raise CheckpointError for a value that a fused update would write beyond the end of."""
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    names = STATES[type(optimizer)]
     for index, values in state["state"].items():
-        for name, value in values.items():
-            shape = () if name == "step" else parameters[index].shape
-            fits = isinstance(value, torch.Tensor) and value.shape == shape
-            if value is not None and not (fits and value.is_floating_point()):
-                raise CheckpointError(
-                    f"checkpoint {path} is damaged: its optimizer's {name} of weight {index} is no "
-                    f"tensor of {tuple(shape)} floats; to start anew from its weights: --weights"
-                )
+        known = index in range(len(parameters)) and (not values or values.keys() == names)
+        if not known or not all(_fits(*each, parameters[index]) for each in values.items()):
+            raise CheckpointError(
+                f"checkpoint {path} is damaged: its optimizer's state of weight {index} is no such "
+                f"thing; to start a new training from its weights: --weights {path}"
+            )
+
+
+def _fits(name: str, value: Any, parameter: torch.Tensor) -> bool:
+    if value is None:  # without momentum
+        return name == "momentum_buffer"
+    shape = () if name == "step" else parameter.shape
+    return is_stored(value) and value.shape == shape and value.is_floating_point()
 
 
 class MovingAverage(AveragedModel):

@@ -21,7 +21,7 @@ from ..config import Config, Network
 from ..data.loader import Batch, Loader
 from ..data.seed import choose_seed, seed_all
 from ..errors import UsageError
-from ..processes.dist import Dist, describe
+from ..processes.dist import Dist, devices_in_words
 from ..processes.signals import Stopped, StopRequest
 from .compiling import warm_up
 from .complexity import count_flops, count_parameters
@@ -33,7 +33,7 @@ from .metrics import Totals
 from .optim import MovingAverage, load_optimizer, make_optimizer
 from .profiling import step_profiler
 from .schedule import lr_at
-from .state import DataFacts, State, facts_of
+from .state import DataFacts, State, checked, facts_of
 
 # what must be the same for a run to go on within an epoch
 WITHIN_EPOCH = ("seed", "batch_size", "images", "checksum", "decoder")
@@ -60,10 +60,10 @@ class Run:
     ):
         self.config, self.dist, self.data, self.goes_on = config, dist, data, goes_on
         checkpoint, notes = found
+        said = checked(checkpoint) if checkpoint else {}
         if checkpoint:
             checkpoint.check_is(config.network)
         seed = config.machine.seed
-        said = checkpoint.content if checkpoint else {}
         self.seed = dist.from_main(lambda: choose_seed(seed, said))
         seed_all(self.seed, deterministic=seed is not None)
         self.model = config.network.build()
@@ -87,7 +87,7 @@ class Run:
             where = f"epoch {self.epoch + 1}, step {self.step + 1}"
             notes = notes + [f"resumed     {checkpoint.path}: {where}"]
         settings = config.options | asdict(config.network) | {"images": data.images}
-        self.notes = notes + (changed_options(config.folder, settings) if checkpoint else [])
+        self.notes = notes + (changed_options(checkpoint, settings) if checkpoint else [])
         self.log = RunLog(config.folder, not dist.is_main, self.epoch, settings)
 
     def _new_learner(self) -> Learner:
@@ -116,7 +116,7 @@ class Run:
     def _go_on(self, checkpoint: Checkpoint) -> None:
         """Take its state over; the optimizer keeps its own settings."""
         state, said, learner = State.of(checkpoint), checkpoint.content, self.learner
-        if said["classes"] != self.data.classes:
+        if checkpoint.classes != self.data.classes:
             raise checkpoint.refusal("was trained on other class folders")
         for name in WITHIN_EPOCH if state.step else ():
             if said.get(name, self.facts[name]) != self.facts[name]:
@@ -205,6 +205,8 @@ class Run:
             steps = self.config.machine.profile if self.dist.is_main else None
             profiling = step_profiler(steps, self.config.folder, self.dist.device, self.log.line)
             with stopping as self.stop, profiling as self.profiler:
+                if self.epoch >= self.config.optim.epochs:
+                    self.log.line("done        all epochs, and before; more --epochs go on")
                 while self.epoch < self.config.optim.epochs:
                     self._one_epoch()
             if self.unsaved:
@@ -241,7 +243,7 @@ class Run:
         metrics = {"epoch": self.epoch, "lr": self._lr_at(last)}
         for split, means in {"train": on_train, **results}.items():
             metrics |= {f"{split}_{name}": means[name] for name in ("loss", "acc1", "acc5")}
-        metrics["images_per_s"] = on_train["images"] / train_seconds
+        metrics["images_per_s"] = on_train["images"] / max(train_seconds, 1e-9)
         metrics["seconds"] = before + time.perf_counter() - started
         if self.learner.scaler.is_enabled():
             metrics["skipped_steps"] = on_train["skipped"]
@@ -254,9 +256,10 @@ class Run:
             f"{metrics['images_per_s']:.1f} images/s  {metrics['seconds']:.1f} s"
             + (f"  {on_train['skipped']} steps skipped" if on_train["skipped"] else "")
         )
-        self.log.line(accuracy_line(results["val"]))
+        classes = self.config.network.num_classes
+        self.log.line(accuracy_line(results["val"], classes))
         if self.learner.average:
-            self.log.line(f"{accuracy_line(results['val_ema'])} (average)")
+            self.log.line(f"{accuracy_line(results['val_ema'], classes)} (average)")
         self._advance(list(results.values())[-1]["acc1"])
 
     def _lr_at(self, step: int) -> float:
@@ -265,8 +268,7 @@ class Run:
     def _train(self) -> dict[str, float]:
         first_step, before, started = self.step, self.seconds, time.perf_counter()
         title = f"Epoch {self.epoch + 1}/{self.config.optim.epochs}"
-        print_freq = self.config.machine.print_freq
-        progress = Progress(self.log, title, self.train_loader.batches, print_freq, first_step)
+        progress = self._progress(title, self.train_loader, first_step)
 
         def after_step(done: int, totals: Totals) -> None:
             self.step, self.seconds = done, before + time.perf_counter() - started
@@ -277,7 +279,7 @@ class Run:
                 bad_batch = totals.first_bad_batch()
                 if bad_batch is not None:
                     raise self._diverged(bad_batch // self.config.optim.accumulate)
-                progress.show(done, totals.means())
+                progress.show(done, Totals(self.dist.sum(totals.sums)).means())
             if signum:
                 raise self._stopped(signum)
             if save_due:
@@ -286,9 +288,21 @@ class Run:
         self.train_loader.batches.start(self.epoch, first_step)
         with progress:
             batches = self._with_first_shown(self.train_loader)
-            return train_one_epoch(
-                self.learner, batches, self.totals, self._lr_at, first_step, after_step
-            )
+            try:
+                return train_one_epoch(
+                    self.learner, batches, self.totals, self._lr_at, first_step, after_step
+                )
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise UsageError(
+                    "batch norm can't train on one image that became a single pixel: "
+                    "a larger -b or --image-size is needed"
+                ) from None
+
+    def _progress(self, title: str, loader: Loader, first_step: int = 0) -> Progress:
+        print_freq, classes = self.config.machine.print_freq, self.config.network.num_classes
+        return Progress(self.log, title, loader.batches, print_freq, classes, first_step)
 
     def _with_first_shown(self, loader: Loader) -> Iterator[Batch]:
         """The loader's batches; the first of the run goes to TensorBoard."""
@@ -306,8 +320,7 @@ class Run:
                     raise self._stopped(signum)
 
         evaluated = self.dist.for_evaluation(evaluated)
-        print_freq = self.config.machine.print_freq
-        progress = Progress(self.log, title, self.val_loader.batches, print_freq)
+        progress = self._progress(title, self.val_loader)
         precision = self.learner.precision
         return evaluate_with_progress(
             evaluated, self.val_loader, self.dist, precision, progress, after_step
@@ -353,9 +366,10 @@ def header(model: nn.Module, network: Network, dist: Dist, size: int) -> list[st
     attention = network.attention + ("" if param is None else f" (parameter {param:g})")
     flops = count_flops(model, size) / 1e9
     simam = [f"SimAM       {how_computed(dist.device)}"]
+    lone = " alone: every answer is right" if network.num_classes == 1 else ""
     return [
-        f"device      {describe(dist)}",
-        f"network     {network.arch}, attention {attention}, {network.num_classes} classes",
+        f"device      {devices_in_words(dist)}",
+        f"network     {network.arch}, attention {attention}, {network.num_classes} classes{lone}",
         *(simam if network.attention == "simam" else []),
         f"parameters  {count_parameters(model) / 1e6:.2f} M",
         f"FLOPs       {flops:.2f} G (multiply-adds at {size}x{size}, thop)",

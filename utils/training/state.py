@@ -41,34 +41,81 @@ def facts_of(config: Config, data: DataFacts) -> dict[str, Any]:
     }
 
 
-def _counts(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**31
+def _count(value: Any, below: int = 2**31) -> bool:
+    return type(value) is int and 0 <= value < below
 
 
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and not math.isnan(value)
+def _word(value: Any) -> bool:
+    return isinstance(value, str)
 
 
-def _mapping(*names: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Mapping) and value.keys() >= {*names}
+def _amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 2**53
 
 
-def _random_state(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.dtype is torch.uint8 and value.dim() == 1
+def _amounts(*names: str) -> Callable[[Any], bool]:
+    return lambda value: _holds(value, *names) and all(map(_amount, value.values()))
 
 
-# what each entry of a `State` must be, in a file that anybody may have made
+def _holds(value: Any, *names: str) -> bool:
+    return isinstance(value, Mapping) and value.keys() >= {*names}
+
+
+def _optimizer(value: Any) -> bool:
+    if not (_holds(value, "state", "param_groups") and isinstance(value["param_groups"], list)):
+        return False
+    groups = all(
+        _holds(group, "params")
+        and isinstance(group["params"], list)
+        and all(map(_count, group["params"]))
+        for group in value["param_groups"]
+    )
+    return groups and _holds(value["state"]) and all(map(_holds, value["state"].values()))
+
+
+def _accuracy(value: Any) -> bool:
+    """In percent; minus infinity before there is one."""
+    return type(value) in (int, float) and (0 <= value <= 100 or value == -math.inf)
+
+
+def _scaler(value: Any) -> bool:
+    new = torch.amp.GradScaler("cpu").state_dict()
+    types = _amounts(*new)(value) and all(type(value[name]) is type(new[name]) for name in new)
+    return types or value == {}  # that of a training without one
+
+
+def _random_state(value: Any, device: str = "cpu") -> bool:
+    try:
+        torch.Generator(device).set_state(value)
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+# what entries must be that a run goes on with, in a file that anybody may have made
 FITS = {
-    "epoch": _counts,
-    "step": _counts,
-    "best_acc1": _number,
-    "seconds": _number,
-    "counters": lambda value: _mapping(*Totals.NAMES)(value) and all(map(_number, value.values())),
-    "optimizer": _mapping("state", "param_groups"),
-    "scaler": _mapping(),
+    "seed": lambda value: _count(value, 2**63),
+    "dataset": _word,
+    "arch": _word,
+    "attention": _word,
+    "attention_param": lambda value: value is None or _amount(value),
+    "iterations": lambda value: value is None or _count(value),
+    "batch_size": _count,
+    "images": _count,
+    "decoder": _word,
+    "checksum": lambda value: value is None or _word(value),
+    "epoch": _count,
+    "step": _count,
+    "best_acc1": _accuracy,
+    "seconds": _amount,
+    "counters": _amounts(*Totals.NAMES),
+    "optimizer": _optimizer,
+    "scaler": _scaler,
     "rng": _random_state,
-    "cuda_rng": lambda value: value is None or _random_state(value),
-    "ema_updates": _counts,
+    "cuda_rng": lambda value: (
+        value is None or not torch.cuda.is_available() or _random_state(value, "cuda")
+    ),
+    "ema_updates": _count,
 }
 
 
@@ -95,21 +142,27 @@ class State:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "State":
-        """That of a checkpoint of ours, also of an earlier version; raises CheckpointError for
-        another file."""
-        content = dict(checkpoint.content)
-        if len(content.get("sums", ())) == len(Totals.NAMES):
-            content["counters"] = dict(zip(Totals.NAMES, content["sums"], strict=True))
-        known = {each.name: content[each.name] for each in fields(cls) if each.name in content}
-        odd = [name for name, value in known.items() if not FITS[name](value)]
-        if odd:
-            raise checkpoint.refusal(
-                f"is damaged: its {odd[0]} is no such thing; to start a new training from its "
-                f"weights: --weights {checkpoint.path}"
-            )
-        if {each.name for each in fields(cls)} - known.keys() - {"ema_updates"}:
-            raise checkpoint.refusal(
-                "holds weights but no training state; "
-                f"to start a new training from them: --weights {checkpoint.path}"
-            )
-        return cls(**known)
+        """That of a checkpoint of ours; raises CheckpointError as `checked`."""
+        content = checked(checkpoint)
+        return cls(
+            **{each.name: content[each.name] for each in fields(cls) if each.name in content}
+        )
+
+
+def checked(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint of ours holds, also of an earlier version.
+
+    Raises CheckpointError for a file without the state of a training, and where an entry is not
+    what `FITS` says.
+    """
+    content = dict(checkpoint.content)
+    sums = content.get("sums")
+    if isinstance(sums, list) and len(sums) == len(Totals.NAMES):
+        content["counters"] = dict(zip(Totals.NAMES, sums, strict=True))
+    anew = f"to start a new training from its weights: --weights {checkpoint.path}"
+    if {each.name for each in fields(State)} - content.keys() - {"ema_updates"}:
+        raise checkpoint.refusal(f"holds weights but no training state; {anew}")
+    odd = [name for name in FITS if name in content and not FITS[name](content[name])]
+    if odd:
+        raise checkpoint.refusal(f"is damaged: its {odd[0]} is no such thing; {anew}")
+    return content

@@ -1,0 +1,122 @@
+"""ImageNet's archives in small, changed as bytes and by odd members, and prepared."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+
+from scripts import prepare_imagenet
+from scripts.prepare.archives import DEVKIT, TRAIN_ARCHIVE, VAL_ARCHIVE
+
+WNIDS = ["n01440764", "n02100735", "n02119789"]
+ODD_NAMES = [
+    *("../../../x.tar", "../evil.JPEG", "/tmp/../evil.JPEG", "a/b/c.JPEG", "n01440764.tar"),
+    *("n09999999.tar", "x.JPEG", "\x1b[31m.JPEG", "n" * 200 + ".JPEG", "..", ""),
+]
+ODD_TYPES = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
+
+
+def jpeg(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 15), (seed, 90, 255 - seed)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def tar_of(files: Mapping[str, bytes], more: tuple[tarfile.TarInfo, ...] = ()) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for member in more:
+            tar.addfile(member)
+    return buffer.getvalue()
+
+
+def odd_member(draw: Random) -> tuple[tarfile.TarInfo, ...]:
+    """A member of any type and name, or one that says it is a sparse file of a terabyte."""
+    member = tarfile.TarInfo(draw.choice(ODD_NAMES))
+    member.type, member.linkname = draw.choice(ODD_TYPES), draw.choice(["/etc/passwd", "x", ".."])
+    if draw.random() < 0.3:
+        member.type = tarfile.REGTYPE
+        member.pax_headers = {
+            "GNU.sparse.major": "0",
+            "GNU.sparse.minor": "1",
+            "GNU.sparse.map": "0,0",
+            "GNU.sparse.size": str(2**40),
+            "GNU.sparse.name": draw.choice(ODD_NAMES),
+        }
+    return (member,)
+
+
+class Archives:
+    """See `fuzz.Kind`."""
+
+    def __init__(self, _folder: Path):
+        pass
+
+    def make(self, draw: Random, place: Path) -> str:
+        inner = {
+            f"{wnid}.tar": {f"{wnid}_{n}.JPEG": jpeg(10 * n) for n in range(3)} for wnid in WNIDS
+        }
+        val = {f"ILSVRC2012_val_{n:08}.JPEG": jpeg(n) for n in range(1, 7)}
+        odd = draw.choice(["train", "class", "val", "devkit", "nothing"])
+        more = {odd: odd_member(draw)}
+        archives = {
+            TRAIN_ARCHIVE: tar_of(
+                {name: tar_of(images, more.get("class", ())) for name, images in inner.items()},
+                more.get("train", ()),
+            ),
+            VAL_ARCHIVE: tar_of(val, more.get("val", ())),
+        }
+        source = place / "source"
+        source.mkdir()
+        if draw.random() < 0.5:
+            ids = "\n".join(draw.choices(WNIDS, k=6)).encode()
+            (source / "classes.txt").write_bytes(ids)
+            self.words = ["--val-classes", str(source / "classes.txt")]
+        else:
+            truth = f"{DEVKIT}/data/ILSVRC2012_validation_ground_truth.txt"
+            large = bytes(2**28 if draw.random() < 0.05 else 1)
+            files = {"large": large, truth: b"1\n2\n", f"{DEVKIT}/data/meta.mat": b"x"}
+            self.words = []
+            archives[f"{DEVKIT}.tar.gz"] = gzip.compress(
+                tar_of(files, more.get("devkit", ())), compresslevel=1
+            )
+        how = [f"odd in {odd}", str(odd in more and (more[odd][0].name, more[odd][0].type))]
+        name = draw.choice([*archives, "none"])
+        if name != "none":
+            data = bytearray(archives[name])
+            for _ in range(draw.choice([1, 3])):
+                at = draw.randrange(len(data))
+                if draw.random() < 0.7:  # in a header
+                    at = at // 512 * 512 + draw.randrange(160)
+                kind = draw.choice(["cut", "bytes", "zeros"])
+                if kind == "cut":
+                    del data[max(at, 1) :]
+                else:
+                    length = draw.choice([1, 4, 12, 512])
+                    new = draw.randbytes(length) if kind == "bytes" else bytes(length)
+                    data[at : at + length] = new
+                how.append(f"{kind} at {at} of {name}")
+            archives[name] = bytes(data)
+        for name, data in archives.items():
+            (source / name).write_bytes(data)
+        return ", ".join(how)
+
+    def read(self, _draw: Random, place: Path) -> int:
+        made = place / "out" / "a" / "b" / "c" / "made"
+        code = prepare_imagenet.main([str(place / "source"), str(made), *self.words, "-j", "1"])
+        for path in (place / "out").rglob("*"):
+            if not path.is_dir():
+                split, folder, _image = path.relative_to(made).parts
+                assert split in ("train", "val")
+                assert folder in WNIDS
+                assert not path.is_symlink()
+                assert path.is_file()
+        return code
