@@ -28,30 +28,34 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import distributed, nn
-from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 from . import fused_cpu, native
-from .simam import NARROW, SimAM, simam_formula, triton_kernels
+from .simam import NARROW, SimAM, dense, is_traced, like, simam_formula, triton_kernels
 
 # The types of device where the operator takes the modules' place, a set that may be changed at any
-# time: none, since its speed in whole networks has yet to be measured; SIMAM_FUSED=1: the CPU.
-# "cuda" has kernels too, which have never run on a GPU.
-FUSED = {"cpu"} if os.environ.get("SIMAM_FUSED") == "1" else set()
+# time; SIMAM_FUSED=0 empties it. "cuda" has kernels too, which have never run on a GPU.
+FUSED = set() if os.environ.get("SIMAM_FUSED") == "0" else {"cpu"}
+
+# Elements of a batch up to which the sums over it cost what is gained: measured, see README.md
+SMALL = 2**20
 
 # what an activation keeps of z
 RANGES = {nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0), type(None): (-math.inf, math.inf)}
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
-class Norm(NamedTuple):
-    """y's statistics per channel, and what the norm makes of them: float32 (C,) or None."""
+class NormAct(NamedTuple):
+    """What is done to y: its statistics and weights per channel, float32 (C,), None where the norm
+    has no weights; and what the activation keeps of z."""
 
     mean: torch.Tensor
     variance: torch.Tensor
     gamma: torch.Tensor | None
     beta: torch.Tensor | None
     eps: float
+    low: float
+    high: float
 
 
 class _Layer(NamedTuple):
@@ -75,8 +79,38 @@ class _Layer(NamedTuple):
         group = self.norm.process_group or distributed.group.WORLD
         return group if distributed.get_world_size(group) > 1 else None
 
-    def with_statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> Norm:
-        return Norm(mean, variance, self.norm.weight, self.norm.bias, self.norm.eps)
+    def at(self, mean, variance, gamma, beta) -> NormAct:
+        return NormAct(mean, variance, gamma, beta, self.norm.eps, *RANGES[type(self.act)])
+
+    def takes(self, x: torch.Tensor, residual: torch.Tensor | None) -> bool:
+        """Whether the operator computes all this for such maps."""
+        if type(x) is not torch.Tensor or x.device.type not in FUSED or x.dtype not in NARROW:
+            return False
+        if x.dim() != 4 or x.shape[1] != self.norm.num_features:
+            return False
+        for own in (self.norm.weight, self.norm.running_mean):
+            if own is not None and (own.dtype != torch.float32 or own.device != x.device):
+                return False
+        if residual is not None and (
+            type(residual) is not torch.Tensor
+            or residual.shape != x.shape
+            or residual.dtype != x.dtype
+            or type(self.act) is nn.ReLU6
+        ):
+            return False
+        # what the modules say of one value per channel, or none, is said
+        if not self.group and x.numel() <= self.uses_batch * max(x.shape[1], SMALL):
+            return False
+        return _has_kernels(x.device)
+
+
+class _Kept(NamedTuple):
+    """What the backward pass needs besides tensors of the map's shape."""
+
+    stats: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
+    count: float | None  # values per channel, where the norm went by them
 
 
 def _kernels(x: torch.Tensor):
@@ -88,15 +122,12 @@ def _kernels(x: torch.Tensor):
     return fused_cpu
 
 
-def _dense(x: torch.Tensor) -> torch.Tensor:
-    """x where it is contiguous or channels-last, which the kernels read as it lies, or a copy."""
-    lies_well = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-    return x if lies_well else x.contiguous()
-
-
-def _like(tensor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """`tensor` with x's strides."""
-    return tensor if tensor.stride() == x.stride() else torch.empty_like(x).copy_(tensor)
+def _moments(x: torch.Tensor, stats: torch.Tensor) -> torch.Tensor:
+    """Per channel, y's mean and its squared distances from it: (2, C), float64."""
+    means, squares = stats[2:4].double()
+    mean = means.sum(0) / max(len(x), 1)
+    apart = (means - mean).square() * math.prod(x.shape[2:])
+    return torch.stack([mean, (squares + apart).sum(0)])
 
 
 def _pool(count: int, moments: torch.Tensor, group) -> tuple[float, torch.Tensor]:
@@ -124,49 +155,39 @@ def _track(norm: nn.BatchNorm2d, mean: torch.Tensor, variance: torch.Tensor) -> 
     norm.running_var.lerp_(variance.to(norm.running_var.dtype), share)
 
 
-class _Kept(NamedTuple):
-    """What the backward pass needs besides tensors of the map's shape."""
-
-    stats: torch.Tensor
-    mean: torch.Tensor
-    variance: torch.Tensor
-    count: float | None  # values per channel, where the norm went by them
-
-
 def _forward(x, residual, layer: _Layer) -> tuple[torch.Tensor, _Kept]:
     """The result for dense x and residual of x's strides."""
-    kernels, module, kept_range = _kernels(x), layer.norm, RANGES[type(layer.act)]
+    kernels, norm = _kernels(x), layer.norm
     if not layer.uses_batch:
-        mean, variance = module.running_mean, module.running_var
-        norm = layer.with_statistics(mean, variance)
-        out, stats = kernels.infer(x, residual, layer.e_lambda, norm, kept_range)
+        mean, variance = norm.running_mean, norm.running_var
+        behind = layer.at(mean, variance, norm.weight, norm.bias)
+        out, stats = kernels.infer(x, residual, layer.e_lambda, behind)
         return out, _Kept(stats, mean, variance, None)
     stats = kernels.measure(x, layer.e_lambda)
-    count = x.numel() // x.shape[1]
-    moments = kernels.batch_moments(x, stats) if count else stats.new_zeros(2, x.shape[1]).double()
+    count, moments = x.numel() // x.shape[1], _moments(x, stats)
     if layer.group:
         count, moments = _pool(count, moments, layer.group)
-    _track(module, moments[0], moments[1] / (count - 1))
+    _track(norm, moments[0], moments[1] / (count - 1))
     mean, variance = moments[0].float(), (moments[1] / count).float()
-    norm = layer.with_statistics(mean, variance)
-    out = kernels.apply(x, residual, stats, norm, kept_range)
+    behind = layer.at(mean, variance, norm.weight, norm.bias)
+    out = kernels.apply(x, residual, stats, behind)
     return out, _Kept(stats, mean, variance, count)
 
 
-def _backward(grad, x, kept: _Kept, norm: Norm, kept_range, group):
+def _backward(grad, x, kept: _Kept, behind: NormAct, group):
     """dx, and the gradients of gamma and beta, for dense x and grad of x's strides."""
     kernels, stats = _kernels(x), kept.stats
     if kept.count is None:
-        dx, sums = kernels.frozen_backward(grad, x, stats, norm, kept_range)
-        beta, gamma = kernels.batch_gradients(x, sums)
+        dx, sums = kernels.frozen_backward(grad, x, stats, behind)
+        beta, gamma = sums[:2].double().sum(1)
         return dx, gamma, beta
-    sums = kernels.sum_gradients(grad, x, stats, norm, kept_range)
-    own = kernels.batch_gradients(x, sums)
+    sums = kernels.sum_gradients(grad, x, stats, behind)
+    own = sums[:2].double().sum(1)
     k = own / kept.count
     if group:
         distributed.all_reduce(k, group=group)
     beta, gamma = own
-    return kernels.slopes(grad, x, stats, sums, k.float(), norm, kept_range), gamma, beta
+    return kernels.slopes(grad, x, stats, sums, k.float(), behind), gamma, beta
 
 
 def _formula(x, weight, bias, residual, layer: _Layer, kept: _Kept) -> torch.Tensor:
@@ -179,12 +200,12 @@ def _formula(x, weight, bias, residual, layer: _Layer, kept: _Kept) -> torch.Ten
     return z if layer.act is None else layer.act(z)
 
 
-class _Fused(torch.autograd.Function):
+class SimAMNormActFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, residual, layer):
-        dense = _dense(x)
-        rest = None if residual is None else _like(residual, dense)
-        out, kept = _forward(dense, rest, layer)
+        lies_well = dense(x)
+        rest = None if residual is None else like(residual, lies_well)
+        out, kept = _forward(lies_well, rest, layer)
         # where a residual was added, the result alone says what passed the activation
         masks = residual is not None and layer.act is not None
         ctx.save_for_backward(x, weight, bias, residual, out if masks else None, *kept[:3])
@@ -203,12 +224,12 @@ class _Fused(torch.autograd.Function):
             asked = [t for t, wanted in zip(inputs, needed, strict=True) if wanted]
             found = iter(torch.autograd.grad(out, asked, grad, create_graph=True))
             return *(next(found) if wanted else None for wanted in needed), None
-        dense, kept_range = _dense(x), RANGES[type(layer.act)]
-        grad = _like(grad, dense)
+        x, behind = dense(x), layer.at(kept.mean, kept.variance, weight, bias)
+        grad = like(grad, x)
         if out is not None:
-            grad, kept_range = torch.ops.aten.threshold_backward(grad, out, 0), RANGES[type(None)]
-        norm = Norm(kept.mean, kept.variance, weight, bias, layer.norm.eps)
-        dx, gamma, beta = _backward(grad, dense, kept, norm, kept_range, ctx.group)
+            grad = torch.ops.aten.threshold_backward(grad, out, 0)
+            behind = behind._replace(low=-math.inf, high=math.inf)
+        dx, gamma, beta = _backward(grad, x, kept, behind, ctx.group)
         return (
             dx,
             None if weight is None else gamma.to(weight.dtype),
@@ -218,15 +239,16 @@ class _Fused(torch.autograd.Function):
         )
 
 
-def _has_kernels(device: str) -> bool:
-    return (native.library() if device == "cpu" else triton_kernels()) is not None
+def _has_kernels(device: torch.device) -> bool:
+    return (native.library() if device.type == "cpu" else triton_kernels(device)) is not None
 
 
-def how_computed(device: str) -> str:
-    """How networks compute SimAM on that type of device, in words for a log."""
-    fused = device in FUSED and _has_kernels(device)
-    language = {"cpu": "C", "cuda": "Triton"}[device] if _has_kernels(device) else "PyTorch"
-    return f"{'one with norm and activation' if fused else 'by itself'}, in {language}"
+def how_computed(device: torch.device) -> str:
+    """How networks compute SimAM there, in words for a log."""
+    if not _has_kernels(device):
+        return "by itself, in PyTorch"
+    together = "one with norm and activation" if device.type in FUSED else "by itself"
+    return f"{together}, in {'C' if device.type == 'cpu' else 'Triton'}"
 
 
 def _is_bare(module: nn.Module) -> bool:
@@ -236,42 +258,15 @@ def _is_bare(module: nn.Module) -> bool:
     return not (before or after or backward or "forward" in module.__dict__)
 
 
-def _is_traced() -> bool:
-    """Whether something watches the operations, and is to see the modules'."""
-    return (
-        torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or forward_ad._current_level >= 0
-        or _has_any_global_hook()
-    )
-
-
-def _fits(x, attention, norm, act, residual, between) -> bool:
-    """Whether the operator can take the modules' place."""
+def _layer_of(attention, norm, act, between) -> _Layer | None:
+    """The modules as one; None where they are others, or more is called than their forward."""
     if type(attention) is not SimAM or type(norm) not in NORMS or type(act) not in RANGES:
-        return False
-    if type(x) is not torch.Tensor or x.device.type not in FUSED or x.dtype not in NARROW:
-        return False
-    if type(between) not in (nn.Identity, type(None)):
-        return False
+        return None
+    if type(between) not in (nn.Identity, type(None)) or is_traced() or _has_any_global_hook():
+        return None
     if not all(_is_bare(each) for each in (attention, norm, act, between) if each is not None):
-        return False
-    if _is_traced() or x.dim() != 4 or x.shape[1] != norm.num_features:
-        return False
-    for own in (norm.weight, norm.running_mean):
-        if own is not None and (own.dtype != torch.float32 or own.device != x.device):
-            return False
-    if residual is not None and (
-        type(residual) is not torch.Tensor
-        or residual.shape != x.shape
-        or residual.dtype != x.dtype
-        or type(act) is nn.ReLU6
-    ):
-        return False
-    if type(norm) is nn.BatchNorm2d and x.numel() <= x.shape[1]:
-        return False  # nothing, or one value per channel: what the modules say of it is said
-    return _has_kernels(x.device.type)
+        return None
+    return _Layer(attention.e_lambda, norm, act)
 
 
 def simam_norm_act(
@@ -289,15 +284,14 @@ def simam_norm_act(
     nothing but their forward is to be called (no hooks, no tracing), and `FUSED` names x's device;
     else the modules one by one, whatever they are. The norm's running statistics become the same.
     """
-    if torch.compiler.is_compiling() or not _fits(x, attention, norm, act, residual, between):
+    layer = _layer_of(attention, norm, act, between)
+    if layer is None or not layer.takes(x, residual):
         y = norm(attention(x))
         y = y if between is None else between(y)
         y = y if residual is None else y + residual
         return y if act is None else act(y)
-    layer = _Layer(attention.e_lambda, norm, act)
-    if torch.is_grad_enabled():
-        inputs = (x, norm.weight, norm.bias, residual)
-        if any(t is not None and t.requires_grad for t in inputs):
-            return _Fused.apply(*inputs, layer)
-    dense = _dense(x)
-    return _forward(dense, None if residual is None else _like(residual, dense), layer)[0]
+    inputs = (x, norm.weight, norm.bias, residual)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+        return SimAMNormActFunction.apply(*inputs, layer)
+    x = dense(x)
+    return _forward(x, None if residual is None else like(residual, x), layer)[0]

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import warnings
 from functools import cache
+from math import inf
 from pathlib import Path
 
 import torch
@@ -38,15 +39,15 @@ class Job(ctypes.Structure):
     ]
 
 
-def job(x: torch.Tensor, **fields: torch.Tensor | float | None) -> Job:
-    """The job for x (N, C, *spatial), contiguous or channels-last, with the other fields given."""
+def walk(x: torch.Tensor, steps: int, **fields: torch.Tensor | float | None) -> None:
+    """Do the steps for x (N, C, *spatial), contiguous or channels-last; fields: of the Job."""
     images, channels = x.shape[:2]
     positions = x.numel() // max(images * channels, 1)
-    made = Job(images, channels, positions, not x.is_contiguous(), TYPES[x.dtype])
-    made.threads, made.x = torch.get_num_threads(), x.data_ptr()
+    job = Job(images, channels, positions, not x.is_contiguous(), TYPES[x.dtype])
+    job.threads, job.x, job.low, job.high = torch.get_num_threads(), x.data_ptr(), -inf, inf
     for name, value in fields.items():
-        setattr(made, name, value.data_ptr() if isinstance(value, torch.Tensor) else value)
-    return made
+        setattr(job, name, value.data_ptr() if isinstance(value, torch.Tensor) else value)
+    library().simam_walk(job, steps)
 
 
 def _processor() -> str:
@@ -100,6 +101,4 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     kernels.simam_walk.argtypes = [ctypes.POINTER(Job), ctypes.c_int64]
-    for function in (kernels.simam_batch_moments, kernels.simam_batch_gradients):
-        function.argtypes = [ctypes.POINTER(Job), ctypes.c_void_p, ctypes.c_void_p]
     return kernels

@@ -179,7 +179,7 @@ static void save(Panel *p, int first, int last) {
         Lanes own;
         memcpy(own, p->maps[k], sizeof(Lanes));
         if (p->width < LANES) spread(p, own, p->maps[k]);
-        if (p->job->stats) memcpy(kept(p, k), own, p->width * 4);
+        if (k < P0 || p->job->sums) memcpy(kept(p, k), own, p->width * 4);
     }
 }
 

@@ -256,30 +256,3 @@ void simam_walk(const Job *job, int64_t steps) {
         walk(panels, many, steps);
     }
 }
-
-/* Per channel over all images: y's mean and squared distances from it. */
-void simam_batch_moments(const Job *job, double *mean, double *squares) {
-    int64_t channels = job->channels, all = job->images * channels;
-    for (int64_t c = 0; c < channels; c++) {
-        const float *ybar = job->stats + YBAR * all + c, *own = job->stats + SQUARES * all + c;
-        double sum = 0, sum2 = 0;
-        for (int64_t at = 0; at < all; at += channels) sum += ybar[at];
-        sum /= job->images;
-        for (int64_t at = 0; at < all; at += channels)
-            sum2 += own[at] + job->positions * (ybar[at] - sum) * (ybar[at] - sum);
-        mean[c] = sum;
-        squares[c] = sum2;
-    }
-}
-
-/* Per channel over all images: the sums P0 and P1, the gradients of beta and gamma. */
-void simam_batch_gradients(const Job *job, double *beta, double *gamma) {
-    int64_t channels = job->channels, all = job->images * channels;
-    for (int64_t c = 0; c < channels; c++) {
-        beta[c] = gamma[c] = 0;
-        for (int64_t at = c; at < all; at += channels) {
-            beta[c] += job->sums[at];
-            gamma[c] += job->sums[all + at];
-        }
-    }
-}

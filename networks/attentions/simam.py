@@ -24,17 +24,15 @@ from functools import cache
 
 import torch
 from torch import nn
-from torch.autograd.forward_ad import unpack_dual
-from torch.library import define, impl, register_autograd, register_fake
+from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import simam_cpu
 from .arguments import e_lambda_of
 
-# Where the operator runs; float64 is left to the formula, which is as exact and differentiates
+# What the kernels compute; float64 is left to the formula, which is as exact and differentiates
 # any number of times
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
-TAGS = (torch.Tag.pt2_compliant_tag,)
 
 
 def simam_weights(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
@@ -59,19 +57,22 @@ def simam_formula(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
 
 
 @cache
-def triton_kernels():
-    """The module of the kernels for CUDA; None where Triton cannot start one, with a warning that
-    says why not, where it is installed.
+def triton_kernels(device: torch.device):
+    """The module of the kernels for that GPU; None where Triton can't start one there, with a
+    warning that says why not, where it is installed.
 
     It builds its launcher with the machine's C compiler, which images made to run PyTorch lack.
+    A lack of memory is raised: it may pass.
     """
     if importlib.util.find_spec("triton") is None:
         return None
     try:
         from . import simam_triton  # here, so that nothing else imports triton
 
-        simam_triton.start_empty_kernel()
+        simam_triton.start_empty_kernel(device)
     except Exception as error:
+        if "out of memory" in str(error):
+            raise
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         warnings.warn(
             f"SimAM is computed by its formula, slower: Triton starts no kernel ({cause})",
@@ -81,91 +82,64 @@ def triton_kernels():
     return simam_triton
 
 
-def _kernels(x: torch.Tensor):
-    """The module whose forward and backward run where x is.
-
-    Triton's compute in float32, so float64 stays with plain PyTorch on CUDA too.
-    """
-    if x.is_cuda and x.dtype != torch.float64:
-        return triton_kernels() or simam_cpu
-    return simam_cpu
-
-
-def _dense(x: torch.Tensor) -> torch.Tensor:
+def dense(x: torch.Tensor) -> torch.Tensor:
     """x where it is contiguous or channels-last, which the kernels read as it lies, or a copy."""
-    return x if x.movedim(1, -1).is_contiguous() else x.contiguous()
+    return x if x.is_contiguous() or x.movedim(1, -1).is_contiguous() else x.contiguous()
+
+
+def like(tensor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """`tensor` with x's strides."""
+    return tensor if tensor.stride() == x.stride() else torch.empty_like(x).copy_(tensor)
+
+
+def _kernels(x: torch.Tensor):
+    """The module whose forward and backward run where x is."""
+    return triton_kernels(x.device) if x.is_cuda else simam_cpu
 
 
 def _forward(x: torch.Tensor, e_lambda: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """y and the statistics (2, N, C), the mean and a of every channel, float32 at least."""
-    dense = _dense(x)
-    y, stats = _kernels(x).forward(dense, e_lambda)
-    return (y if dense is x else torch.empty_like(x).copy_(y)), stats
+    """y, and the statistics that the backward pass takes."""
+    lies_well = dense(x)
+    y, stats = _kernels(x).forward(lies_well, e_lambda)
+    return (y if lies_well is x else torch.empty_like(x).copy_(y)), stats
 
 
-def _fake_forward(x, e_lambda):
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return torch.empty_like(x), x.new_empty((2, *x.shape[:2]), dtype=wide)
+class SimAMFunction(torch.autograd.Function):
+    """SimAM by kernels; keeps x, and two numbers per channel."""
+
+    @staticmethod
+    def forward(ctx, x, e_lambda):
+        y, stats = _forward(x, e_lambda)
+        ctx.save_for_backward(x, stats)
+        ctx.e_lambda = e_lambda
+        return y
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, stats = ctx.saved_tensors
+        if torch.is_grad_enabled():  # it is to be differentiated itself
+            y = simam_formula(x, ctx.e_lambda)
+            return torch.autograd.grad(y, x, grad, create_graph=True)[0], None
+        x = dense(x)
+        return _kernels(x).backward(like(grad, x), x, stats), None
 
 
-def _backward(grad: torch.Tensor, x: torch.Tensor, stats: torch.Tensor) -> torch.Tensor:
-    """dx in closed form, from what `_forward` was given and what it returned."""
-    dense = _dense(x)
-    if grad.stride() != dense.stride():
-        grad = torch.empty_like(dense).copy_(grad)
-    dx = _kernels(x).backward(grad, dense, stats)
-    return dx if dense is x else torch.empty_like(x).copy_(dx)
-
-
-def _fake_backward(grad, x, stats):
-    return torch.empty_like(x)
-
-
-def _setup_context(ctx, inputs, output):
-    x, ctx.e_lambda = inputs
-    stats = output[1]
-    ctx.save_for_backward(x, stats)
-    ctx.mark_non_differentiable(stats)
-    ctx.set_materialize_grads(False)
-
-
-def _autograd(ctx, grad, _):
-    x, stats = ctx.saved_tensors
-    if grad is None:
-        return None, None
-    if not torch.is_grad_enabled():
-        return torch.ops.simam.backward(grad, x, stats), None
-    # a backward pass that is to be differentiated itself: autograd's, through the formula
-    y = simam_formula(x, ctx.e_lambda)
-    return torch.autograd.grad(y, x, grad, create_graph=True)[0], None
-
-
-def _register_operator() -> None:
-    define("simam::forward", "(Tensor x, float e_lambda) -> (Tensor, Tensor)", tags=TAGS)
-    define("simam::backward", "(Tensor grad, Tensor x, Tensor stats) -> Tensor", tags=TAGS)
-    impl("simam::forward", ("cpu", "cuda"), _forward)
-    impl("simam::backward", ("cpu", "cuda"), _backward)
-    register_fake("simam::forward", _fake_forward)
-    register_fake("simam::backward", _fake_backward)
-    register_autograd("simam::forward", _autograd, setup_context=_setup_context)
-
-
-# a process has one operator of a name, and several copies of this file may meet there
-if not hasattr(torch.ops.simam, "forward"):
-    _register_operator()
-
-
-def _is_for_operator(x: torch.Tensor) -> bool:
-    """False for what the formula serves: exact dtypes, other devices, whatever traces it."""
-    traced = (
+def is_traced() -> bool:
+    """Whether something watches the operations, and is to see those of plain PyTorch."""
+    return (
         torch.compiler.is_compiling()  # fuses the formula into faster code; torch.export, ONNX
         or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()  # vmap, jvp, ... know no custom operator
-        or unpack_dual(x).tangent is not None  # nor does forward-mode differentiation
+        or torch._C._are_functorch_transforms_active()  # vmap, jvp, ...
+        or torch._C._len_torch_dispatch_stack() > 0  # counters of FLOPs, fake tensors, ...
+        or forward_ad._current_level >= 0
     )
-    if traced or x.dtype not in NARROW:
+
+
+def _is_for_kernels(x: torch.Tensor) -> bool:
+    """False for what the formula serves: exact dtypes, other devices, whatever traces it."""
+    if x.dtype not in NARROW or type(x) is not torch.Tensor or is_traced():
         return False
-    return x.device.type == "cpu" or (x.is_cuda and triton_kernels() is not None)
+    return x.device.type == "cpu" or (x.is_cuda and triton_kernels(x.device) is not None)
 
 
 def simam(x: torch.Tensor, e_lambda: float = 1e-4) -> torch.Tensor:
@@ -193,9 +167,11 @@ def _simam(x: torch.Tensor, e_lambda: float) -> torch.Tensor:
         )
     if not x.is_floating_point():
         raise TypeError(f"SimAM needs a floating-point tensor, not {x.dtype}")
-    if not _is_for_operator(x):
+    if not _is_for_kernels(x):
         return simam_formula(x, e_lambda)
-    return torch.ops.simam.forward(x, e_lambda)[0]
+    if torch.is_grad_enabled() and x.requires_grad:
+        return SimAMFunction.apply(x, e_lambda)
+    return _forward(x, e_lambda)[0]
 
 
 class SimAM(nn.Module):

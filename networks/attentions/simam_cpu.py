@@ -38,12 +38,8 @@ def blocks(*rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     return zip(*(each.split(step) for each in rows), strict=True)
 
 
-def _walk(x: torch.Tensor, steps: int, **fields: torch.Tensor | float) -> bool:
-    """Do the steps with the C kernels, if they are there and take x."""
-    if x.dtype not in native.TYPES or not native.library():
-        return False
-    native.library().simam_walk(native.job(x, low=-math.inf, high=math.inf, **fields), steps)
-    return True
+def _has_kernels(x: torch.Tensor) -> bool:
+    return x.dtype in native.TYPES and native.library() is not None
 
 
 def forward(x: torch.Tensor, e_lambda: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,8 +47,10 @@ def forward(x: torch.Tensor, e_lambda: float) -> tuple[torch.Tensor, torch.Tenso
     y = torch.empty_like(x)
     wide = torch.promote_types(x.dtype, torch.float32)
     stats = x.new_empty((2, *x.shape[:2]), dtype=wide)
-    walk = native.MEASURE | native.APPLY
-    if not x.numel() or _walk(x, walk, out=y, stats=stats, e_lambda=e_lambda):
+    if not x.numel():
+        return y, stats
+    if _has_kernels(x):
+        native.walk(x, native.MEASURE | native.APPLY, out=y, stats=stats, e_lambda=e_lambda)
         return y, stats
     rows, out = as_rows(x), as_rows(y)
     means, scales = stats.view(2, len(rows), 1, rows.shape[2])
@@ -78,9 +76,10 @@ def backward(grad: torch.Tensor, x: torch.Tensor, stats: torch.Tensor) -> torch.
     """
     dx = torch.empty_like(x)
     wide = stats.dtype
-    sums = stats.new_empty((4, *x.shape[:2]))
-    walk = native.SUMS | native.SLOPES
-    if not x.numel() or _walk(x, walk, out=dx, grad=grad, stats=stats, sums=sums):
+    if not x.numel():
+        return dx
+    if _has_kernels(x):
+        native.walk(x, native.SUMS | native.SLOPES, out=dx, grad=grad, stats=stats)
         return dx
     rows, grads, out = as_rows(x), as_rows(grad), as_rows(dx)
     means, scales = stats.view(2, len(rows), 1, rows.shape[2])

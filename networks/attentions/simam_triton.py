@@ -10,6 +10,9 @@ small buffer, and every program of the second kernel adds them up, in the same o
 A tile is (BLOCK_C channels, BLOCK_M positions), whichever of the two lies contiguous in memory.
 """
 
+import math
+from functools import lru_cache
+
 import torch
 import triton
 import triton.language as tl
@@ -74,7 +77,7 @@ def attention(d, rate):
 
 
 @triton.jit
-def _weigh(x, mean, a):
+def weigh(x, mean, a):
     """d and s of a tile."""
     d = x - mean[:, None]
     return d, attention(d, a * -LOG2E)
@@ -95,8 +98,6 @@ def _gradient(g, d, s, hd, a, t, q):
 @triton.jit
 def save_stats(stats_ptr, index, exists, num_channels, mean, squares, M, e_lambda):
     """Store the mean and a = 1 / (4 (v + lambda)); returns a."""
-    # torch.compile passes Python floats as float64, which would promote all that follows
-    e_lambda = tl.full(mean.shape, e_lambda, tl.float32)
     a = 1.0 / (4.0 * (squares / tl.maximum(M - 1, 1) + e_lambda))
     tl.store(stats_ptr + index, mean, mask=exists)
     tl.store(stats_ptr + num_channels + index, a, mask=exists)
@@ -130,7 +131,7 @@ def _write_y(x_ptr, y_ptr, start, exists, step, first, last, mean, a, BLOCK_M: t
     for begin in range(first, last, BLOCK_M):
         offsets, mask = tile_at(start, exists, step, begin, last, BLOCK_M)
         x = load(x_ptr, offsets, mask, "evict_first")
-        d, s = _weigh(x, mean, a)
+        d, s = weigh(x, mean, a)
         store(y_ptr, offsets, x * s, mask)
 
 
@@ -143,7 +144,7 @@ def _slopes(grad_ptr, x_ptr, start, exists, step, first, last, mean, a, BLOCK_M:
         offsets, mask = tile_at(start, exists, step, begin, last, BLOCK_M)
         x = load(x_ptr, offsets, mask, "evict_last")
         g = load(grad_ptr, offsets, mask, "evict_last")
-        d, s = _weigh(x, mean, a)
+        d, s = weigh(x, mean, a)
         hd = _slope(x, g, d, s)
         sums += hd
         sums2 += hd * d
@@ -158,7 +159,7 @@ def _write_dx(
         offsets, mask = tile_at(start, exists, step, begin, last, BLOCK_M)
         x = load(x_ptr, offsets, mask, "evict_first")
         g = load(grad_ptr, offsets, mask, "evict_first")
-        d, s = _weigh(x, mean, a)
+        d, s = weigh(x, mean, a)
         hd = _slope(x, g, d, s)
         store(dx_ptr, offsets, _gradient(g, d, s, hd, a, t, q), mask)
 
@@ -203,7 +204,7 @@ def _join_moments(means, squares, M, SPAN, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _forward_kernel(
+def forward_kernel(
     x_ptr,
     y_ptr,
     stats_ptr,
@@ -237,14 +238,14 @@ def _forward_kernel(
     else:
         a = save_stats(stats_ptr, index, exists, num_channels, mean, squares, M, e_lambda)
         if WALK == "once":
-            d, s = _weigh(x, mean, a)
+            d, s = weigh(x, mean, a)
             store(y_ptr, offsets, x * s, mask)
         else:
             _write_y(x_ptr, y_ptr, start, exists, step, first, last, mean, a, BLOCK_M)
 
 
 @triton.jit
-def _backward_kernel(
+def backward_kernel(
     grad_ptr,
     x_ptr,
     dx_ptr,
@@ -268,7 +269,7 @@ def _backward_kernel(
         offsets, mask = tile_at(start, exists, step, 0, M, BLOCK_M)
         x = load(x_ptr, offsets, mask, "evict_first")
         g = load(grad_ptr, offsets, mask, "evict_first")
-        d, s = _weigh(x, mean, a)
+        d, s = weigh(x, mean, a)
         hd = _slope(x, g, d, s)
         t, q = tl.sum(hd, 1), tl.sum(hd * d, 1)
     elif WALK == "apply":
@@ -293,9 +294,10 @@ def _empty_kernel(number):
     pass
 
 
-def start_empty_kernel() -> None:
+def start_empty_kernel(device: torch.device) -> None:
     """Start a kernel that does nothing; raises whatever keeps Triton's kernels from starting."""
-    _empty_kernel[(1,)](0)
+    with torch.cuda.device(device):
+        _empty_kernel[(1,)](0)
 
 
 def plan(x: torch.Tensor) -> tuple[tuple[int, int], tuple[str, ...], dict]:
@@ -304,11 +306,16 @@ def plan(x: torch.Tensor) -> tuple[tuple[int, int], tuple[str, ...], dict]:
     processors = PROCESSORS
     if x.is_cuda:
         processors = torch.cuda.get_device_properties(x.device).multi_processor_count
-    images, channels = x.shape[:2]
-    positions = x[0, 0].numel()
-    channels_last = not x.is_contiguous()
+    return _planned(x.shape, not x.is_contiguous(), x.element_size(), processors)
+
+
+@lru_cache(1024)
+def _planned(shape: torch.Size, channels_last: bool, size: int, processors: int):
+    """`plan` for elements of `size` bytes."""
+    images, channels, *spatial = shape
+    positions = math.prod(spatial)
     # 32 bytes of channels at least: the smallest piece of memory that is moved at once
-    lanes = 32 // x.element_size()
+    lanes = 32 // size
     if not channels_last:  # rows of memory, whichever image they belong to
         images, channels, lanes = 1, images * channels, 1
     widest = triton.next_power_of_2(channels)
@@ -325,7 +332,7 @@ def plan(x: torch.Tensor) -> tuple[tuple[int, int], tuple[str, ...], dict]:
         span = triton.cdiv(tiles, parts) * (TILE // lanes)
     else:
         walks = ("twice",)
-        if lanes * positions * x.element_size() > NEAR:
+        if lanes * positions * size > NEAR:
             tile = 2 * TILE  # and so fewer programs at once, with more threads each
     block_m = min(padded, tile // lanes)
     block_c = min(max((TILE if channels_last else TILE // 2) // block_m, lanes), widest)
@@ -361,12 +368,12 @@ def forward(x: torch.Tensor, e_lambda: float) -> tuple[torch.Tensor, torch.Tenso
     """y and the statistics (2, N, C), float32. x: contiguous or channels-last."""
     y = torch.empty_like(x)
     stats = x.new_empty((2, *x.shape[:2]), dtype=torch.float32)
-    _launch(_forward_kernel, x, x, y, stats, e_lambda=e_lambda)
+    _launch(forward_kernel, x, x, y, stats, e_lambda=e_lambda)
     return y, stats
 
 
 def backward(grad: torch.Tensor, x: torch.Tensor, stats: torch.Tensor) -> torch.Tensor:
     """dx for the gradient of y, which has x's strides."""
     dx = torch.empty_like(x)
-    _launch(_backward_kernel, x, grad, x, dx, stats)
+    _launch(backward_kernel, x, grad, x, dx, stats)
     return dx

@@ -168,6 +168,18 @@ def rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
+class Alone(SimAM):
+    """SimAM that is computed by itself, never in one with what stands behind it."""
+
+
+def with_operator(net: nn.Module) -> nn.Module:
+    """The network with every SimAM computed by itself."""
+    for module in net.modules():
+        if isinstance(module, SimAM):
+            module.__class__ = Alone
+    return net
+
+
 def with_formula(net: nn.Module) -> nn.Module:
     """The network with every SimAM computed by the formula."""
     for module in net.modules():

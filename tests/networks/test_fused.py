@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from networks import create_model
-from networks.attentions import FUSED, SimAM, simam_norm_act
+from networks.attentions import FUSED, SimAM, fused, simam_norm_act
 from networks.attentions.simam import simam_formula
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,11 +43,8 @@ ENDS = {
 
 
 @pytest.fixture(autouse=True)
-def _switched_on():
-    before = set(FUSED)
-    FUSED.add("cpu")
-    yield
-    FUSED.intersection_update(before)
+def _small_maps_too(monkeypatch):
+    monkeypatch.setattr(fused, "SMALL", 0)
 
 
 def modules_in_double(x, attention, norm, act, residual):
@@ -139,6 +136,16 @@ def test_gamma_of_zero_and_below(layout):
         norm.weight.copy_(torch.tensor([0, -1, 0, 2, -0.5, 1.0]))
         norm.bias.copy_(torch.tensor([0, 1, 0.5, -1, 0, 0.0]))  # the first: z = 0, no gradient
     check((3, 6, 9, 9), layout, norm=norm)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nothing_passes_back_at_the_edges_of_the_activation(layout):
+    norm = make_norm(3)
+    with torch.no_grad():
+        norm.weight.zero_()
+        norm.bias.copy_(torch.tensor([0, 6, 3.0]))
+    check((3, 3, 9, 9), layout, end="ReLU6", norm=norm)
+    assert [value != 0 for value in norm.bias.grad] == [False, False, True]
 
 
 NORMS = {
@@ -262,7 +269,7 @@ def ran_fused(call):
     with torch.profiler.profile() as profiler:
         call()
     names = {event.key for event in profiler.key_averages()}
-    return "_Fused" in names
+    return "SimAMNormActFunction" in names
 
 
 ARCHS = ["cifar_resnet20", "cifar_preresnet164", "cifar_mobilenet_v2", "resnet50"]
@@ -283,6 +290,14 @@ def test_networks_use_it_and_compute_the_same(arch, modules_only):
     ours.eval(), theirs.eval()
     with torch.no_grad():
         torch.testing.assert_close(ours(x), modules_only(lambda: theirs(x)), rtol=1e-3, atol=1e-4)
+
+
+def test_small_batches_are_trained_by_the_modules(monkeypatch):
+    monkeypatch.setattr(fused, "SMALL", 1000)
+    modules = SimAM(), nn.BatchNorm2d(8), nn.ReLU()
+    for positions, expected in ((125, False), (126, True)):
+        x = torch.randn(1, 8, 1, positions, requires_grad=True)
+        assert ran_fused(lambda x=x: simam_norm_act(x, *modules)) == expected
 
 
 def test_hooks_and_other_modules_are_called():
@@ -356,7 +371,7 @@ def test_training_follows_the_modules(modules_only):
     assert error <= 2 * usual + 1e-6
 
 
-@pytest.mark.parametrize(("value", "devices"), [("0", "[]"), ("1", "['cpu']"), ("", "[]")])
+@pytest.mark.parametrize(("value", "devices"), [("0", "[]"), ("1", "['cpu']"), ("", "['cpu']")])
 def test_the_environment_switches(value, devices):
     code = "from networks.attentions import FUSED; print(sorted(FUSED))"
     environment = {**os.environ, "SIMAM_FUSED": value}

@@ -45,7 +45,7 @@ def test_sync_batch_norm_of_uneven_processes(tmp_path):
     out.backward(grads)
     buffers = norm.running_mean, norm.running_var
     whole = (out.detach(), maps.grad, norm.weight.grad, norm.bias.grad, *buffers)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SIMAM_FUSED": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [[sys.executable, "-c", SYNCED, str(rank), str(tmp_path)] for rank in range(2)]
     started = [subprocess.Popen(each, cwd=ROOT, env=environment) for each in words]
     assert [process.wait(300) for process in started] == [0, 0]

@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks.attentions import SimAM, simam_norm_act
-from networks.attentions.fused import FUSED, RANGES, Norm
+from networks.attentions import SimAM, fused, simam_norm_act
 from networks.attentions.simam import simam_formula
 
 pytest.importorskip("triton", reason="needs Triton")
@@ -61,30 +60,13 @@ def assert_near(found, exact, limit):
         assert error <= limit
 
 
-def walk(maps, norm, act):
-    """What `fused.py` does in a training step, by hand."""
-    from networks.attentions import fused_triton as kernels
-
-    (x, grad, residual), kept_range = maps, RANGES[type(act)]
-    statistics, count = (norm.running_mean, norm.running_var), x.numel() // x.shape[1]
-    if norm.training:
-        stats = kernels.measure(x, 0.1)
-        mean, squares = kernels.batch_moments(x, stats)
-        statistics = mean.float(), (squares / count).float()
-    known = Norm(*statistics, norm.weight.detach(), norm.bias.detach(), norm.eps)
-    if norm.training:
-        out = kernels.apply(x, residual, stats, known, kept_range)
-    else:
-        out, stats = kernels.infer(x, residual, 0.1, known, kept_range)
-    if residual is not None:
-        grad, kept_range = grad * (out > 0), RANGES[type(None)]
-    if not norm.training:
-        dx, sums = kernels.frozen_backward(grad, x, stats, known, kept_range)
-        return out, dx, *kernels.batch_gradients(x, sums).flip(0)
-    sums = kernels.sum_gradients(grad, x, stats, known, kept_range)
-    beta, gamma = kernels.batch_gradients(x, sums)
-    k = (torch.stack([beta, gamma]) / count).float()
-    return out, kernels.slopes(grad, x, stats, sums, k, known, kept_range), gamma, beta
+def step(maps, norm, act):
+    """The result, and the gradients of x, gamma and beta."""
+    x, grad, residual = maps
+    x = x.requires_grad_()
+    out = simam_norm_act(x, SimAM(e_lambda=0.1), norm, act, residual)
+    out.backward(grad)
+    return out.detach(), x.grad, norm.weight.grad, norm.bias.grad
 
 
 @pytest.fixture(scope="module")
@@ -107,20 +89,16 @@ def test_interpreted(name, interpreted):
 def test_on_the_gpu(name, dtype, monkeypatch):
     maps, norm, act = make_case(*CASES[name], "cuda", getattr(torch, dtype))
     exact = expected(maps, norm, act)
-    FUSED.add("cuda")
-    try:
-        x, grad, residual = maps
-        x = x.requires_grad_()
-        out = simam_norm_act(x, SimAM(e_lambda=0.1), norm, act, residual)
-        out.backward(grad)
-    finally:
-        FUSED.discard("cuda")
-    assert_near((out.detach(), x.grad, norm.weight.grad, norm.bias.grad), exact, DTYPES[dtype])
+    monkeypatch.setattr(fused, "FUSED", {"cuda"})
+    monkeypatch.setattr(fused, "SMALL", 0)
+    assert_near(step(maps, norm, act), exact, DTYPES[dtype])
 
 
 if __name__ == "__main__":
     from networks.attentions import fused_triton
 
+    fused.fused_cpu = fused_triton  # the interpreter runs on the CPU
+    fused.SMALL = 0
     fused_triton.ROUNDS = 1  # so that maps for which the interpreter has time come in parts
     for index, case in enumerate(CASES.values()):
-        torch.save(walk(*make_case(*case)), Path(sys.argv[1]) / f"{index}.pt")
+        torch.save(step(*make_case(*case)), Path(sys.argv[1]) / f"{index}.pt")

@@ -9,6 +9,7 @@ import torch
 from formula import assert_as_good_as_the_formula, differentiate
 from layouts import channels_last, contiguous, sliced, transposed
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
@@ -38,11 +39,6 @@ def test_the_papers_energy_is_minimal_where_the_docstring_says(seed, e_lambda):
     assert found.fun == pytest.approx(4 * (variance + e_lambda) / scale, rel=1e-6)  # Eq. 5
 
 
-def operator(x, e_lambda):
-    """What `simam` calls, for whatever `simam` would leave to the formula."""
-    return torch.ops.simam.forward(x, e_lambda)[0]
-
-
 def expanded(x):
     return x[:1, :, :1, :1].expand_as(x)
 
@@ -70,24 +66,12 @@ def test_second_derivative(device):
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("layout", [contiguous, channels_last, sliced])
-@pytest.mark.parametrize(("size", "dtype"), [((6, 7), torch.float64), ((97, 87), torch.float32)])
-def test_opcheck(size, dtype, layout, device):
-    """The operator's schema, fake tensors and autograd; the larger map in parts on a GPU."""
-    x = layout(torch.randn(2, 3, *size, dtype=dtype, device=device))
-    y, stats = torch.ops.simam.forward(x, 0.1)
-    torch.library.opcheck(torch.ops.simam.forward.default, (x.clone().requires_grad_(), 0.1))
-    torch.library.opcheck(torch.ops.simam.backward.default, (torch.randn_like(y), x, stats))
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's, such as that TF32 would be faster
-@pytest.mark.parametrize("function", [simam, operator], ids=["as used", "operator"])
 @pytest.mark.parametrize("layout", [contiguous, channels_last])
-def test_compile(layout, function, device):
+def test_compile(layout, device):
     """One graph, static and for a second shape."""
-    compiled = torch.compile(function, fullgraph=True)
+    compiled = torch.compile(simam, fullgraph=True)
     for shape in ((2, 6, 9, 9), (3, 6, 12, 9)):
         x, grad = (layout(torch.randn(shape, device=device)) for _ in range(2))
         found = differentiate(compiled, x, grad)
@@ -114,7 +98,7 @@ def test_jit_trace_holds_plain_operators():
     net, x = small_net().eval(), torch.randn(2, 3, 12, 12)
     traced = torch.jit.trace(net, x, check_trace=False)
     assert "aten::sigmoid" in str(traced.inlined_graph)
-    assert "simam::" not in str(traced.inlined_graph)
+    assert "SimAMFunction" not in str(traced.inlined_graph)
     torch.testing.assert_close(traced(x), net(x))
 
 
@@ -176,6 +160,16 @@ def test_module_repeats_the_function_and_has_no_state():
     module, x = SimAM(64, 0.1), torch.randn(2, 4, 5, 5)
     assert torch.equal(module(x), simam(x, 0.1))
     assert not module.state_dict()
+
+
+def test_fake_tensors_see_the_formula():
+    """What estimates memory and time has neither values nor kernels."""
+    with FakeTensorMode():
+        net, x = small_net(), torch.empty(2, 3, 12, 12)
+        y = net(x)
+        y.sum().backward()
+    assert y.shape == (2, 4, 8, 8)
+    assert net[0].weight.grad.shape == net[0].weight.shape
 
 
 def test_other_devices_use_the_formula():

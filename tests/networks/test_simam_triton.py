@@ -1,10 +1,8 @@
 """The operator's Triton kernels: on a GPU where there is one, under Triton's interpreter, which
-wants a process of its own (this file run as a program), and compiled for a GPU without one."""
+wants a process of its own (this file run as a program)."""
 
 import copy
-import inspect
 import os
-import re
 import subprocess
 import sys
 from itertools import product
@@ -196,92 +194,17 @@ def test_large_maps_fill_an_h100(layout, images):
         assert groups * parts >= 2 * 132
 
 
-def compiled(kernel, x, walk, arguments, e_lambda):
-    """The kernel for an H100 (compute capability 9.0), which needs no GPU; as it is launched
-    with these arguments: Triton compiles numbers of 1 and multiples of 16 apart."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    if "constexprs" not in inspect.signature(ASTSource).parameters:
-        pytest.skip(f"Triton {triton.__version__} takes its constants in another form")
-    kernel = getattr(simam_triton, kernel)
-    element = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}[x.dtype]
-    types = {"e_lambda": e_lambda, "stats_ptr": "*fp32", "sums_ptr": "*fp32"}
-    values = {**arguments, "WALK": walk}
-    signature, constants, attributes = {}, {}, {}
-    for place, name in enumerate(kernel.arg_names):
-        value = values.get(name)
-        fixed = kernel.params[place].is_constexpr or value == 1
-        if fixed:
-            constants[place,] = value
-        elif name != "e_lambda" and (value is None or value % 16 == 0):
-            attributes[place,] = [["tt.divisibility", 16]]
-        whole = "constexpr" if fixed else "i32"
-        signature[name] = types.get(name, element) if value is None else whole
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-    options = {"num_warps": arguments["num_warps"]}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-
-
-def ptxas(assembly, folder):
-    """Registers of a thread, and bytes that it spills, as NVIDIA's assembler says."""
-    binary = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    if not binary.exists():
-        pytest.skip("this Triton comes without ptxas")
-    (folder / "kernel.ptx").write_text(assembly)
-    command = [binary, "-v", "-arch=sm_90a", folder / "kernel.ptx", "-o", folder / "kernel.o"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
-    registers = re.search(r"Used (\d+) registers", said)[1]
-    return int(registers), sum(map(int, re.findall(r"(\d+) bytes spill", said)))
-
-
-# ResNet's and MobileNetV2's maps, a detector's, and the sizes that Triton compiles apart; without
-# the layout in which a map lies as in the other, or takes the same tiles as another map
-COMPILED = {
-    "56x56": ((256, 64, 56, 56), LAYOUTS),
-    "112x112": ((256, 32, 112, 112), ["contiguous"]),
-    "14x14": ((256, 256, 14, 14), LAYOUTS),
-    "7x7": ((256, 512, 7, 7), LAYOUTS),
-    "detection, 2 images": ((2, 64, 200, 336), LAYOUTS),
-    "detection, 32 images": ((32, 64, 200, 336), ["contiguous"]),
-    "one position": ((32, 16, 1, 1), ["contiguous"]),
-    "one channel": ((4, 1, 65, 65), ["contiguous"]),
-    "nothing divisible": ((3, 7, 13, 17), LAYOUTS),
-}
-
-
-@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION is unset")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(
-    ("name", "layout"), [(name, each) for name, (_, those) in COMPILED.items() for each in those]
-)
-def test_compiles_without_a_gpu(name, layout, dtype, tmp_path):
-    """The interpreter forgives what the compiler does not; nothing is computed in float64, and
-    what lies between load and store stays in registers, of at least two programs at once."""
-    in_double = re.compile(r"\b(add|sub|mul|fma|div|rcp|neg|max|min)\.\S*f64\b")
-    x = LAYOUTS[layout](torch.empty(COMPILED[name][0], dtype=dtype, device="meta"))
-    e_lambda = (
-        "fp64" if dtype == torch.float32 else "fp32"
-    )  # torch.compile's float, and a plain one
-    _, walks, arguments = simam_triton.plan(x)
-    for walk, kernel in product(walks, ("_forward_kernel", "_backward_kernel")):
-        assembly = compiled(kernel, x, walk, arguments, e_lambda).asm["ptx"]
-        assert ".visible .entry" in assembly
-        assert not in_double.search(assembly)
-        registers, spilled = ptxas(assembly, tmp_path)
-        print(f"{name}, {layout}, {dtype}, {kernel}, {walk}: {registers} registers, {spilled} B")
-        assert spilled <= 16
-        threads = 32 * arguments["num_warps"]
-        assert registers * threads <= 65536 // (1 if threads > 256 else 2)
-
-
 AS_IF_THERE_WERE_A_GPU = """
+from contextlib import nullcontext
 from importlib import import_module
 import torch
 from triton.backends.nvidia.driver import CudaDriver
 CudaDriver.is_active = staticmethod(lambda: True)
 simam = import_module("networks.attentions.simam")
-print(simam.triton_kernels(), simam.triton_kernels())
+here = torch.device("cuda")
+if not torch.cuda.is_available():
+    torch.cuda.device = lambda _: nullcontext()
+print(simam.triton_kernels(here), simam.triton_kernels(here))
 if torch.cuda.is_available():
     x = torch.randn(2, 3, 9, 9, device="cuda")
     torch.testing.assert_close(simam.simam(x), simam.simam_formula(x))

@@ -63,7 +63,7 @@ def test_the_formulas_network_has_no_operator():
     x = torch.randn(1, 3, 32, 32)
     with torch.profiler.profile() as profile:
         y = net(x)
-    assert not any("simam" in event.key for event in profile.key_averages())
+    assert not any("SimAM" in event.key for event in profile.key_averages())
     torch.testing.assert_close(y, plain(x), rtol=1e-4, atol=1e-4)
 
 

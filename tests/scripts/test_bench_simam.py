@@ -5,13 +5,15 @@ import json
 import pytest
 import torch
 
-from networks.attentions import simam
+from networks.attentions import SimAM
 from scripts import bench_simam
+from scripts.bench.common import with_formula
 from utils.errors import UsageError
 
 
-def wrong(x, e_lambda):
-    return simam(x, e_lambda) * 1.01
+class Wrong(SimAM):
+    def forward(self, x):
+        return super().forward(x) * 1.01
 
 
 @pytest.fixture
@@ -19,6 +21,7 @@ def tiny(monkeypatch):
     """Small maps of one shape, one network on small images, few rounds."""
     monkeypatch.setattr(bench_simam, "MAPS", ())
     monkeypatch.setattr(bench_simam, "DETECTION", (2, 3, 5, 7))
+    monkeypatch.setattr(bench_simam, "BLOCKS", ((3, 5, 7),))
     monkeypatch.setattr(bench_simam, "NETWORKS", {"cpu": (("resnet18", 2),)})
     monkeypatch.setattr(bench_simam, "IMAGE_SIZE", 32)
     monkeypatch.setattr(bench_simam, "ROUNDS", {"cpu": 3})
@@ -30,7 +33,7 @@ def test_report(tiny, tmp_path, capsys):
     assert bench_simam.main(["--device", "cpu", "--json", str(path)]) == 0
     report = json.loads(path.read_text())
     assert report["torch"] == torch.__version__
-    layers, networks = report["layers"], report["networks"]
+    layers, blocks, networks = (report[kind] for kind in ("layers", "blocks", "networks"))
     found = {(row["maps"], row["layout"], row["pass"], row["SimAM"]) for row in layers}
     assert len(found) == len(layers) == 2 * 2 * 3
     for row in layers:
@@ -41,28 +44,33 @@ def test_report(tiny, tmp_path, capsys):
         if row["SimAM"] == "formula":
             assert row["speed"] == 1
             assert row["maps kept"] > 3.5
+    contenders = ["no attention", "formula", "operator", "compiled", "one operator"]
+    assert [row["SimAM"] for row in blocks] == 2 * contenders
+    assert [row["speed"] for row in blocks if row["SimAM"] == "no attention"] == [1, 1]
     found = [(row["step"], row["attention"]) for row in networks]
-    steps, attentions = ("training", "evaluation"), ("none", "formula", "operator")
-    assert found == [(step, attention) for step in steps for attention in attentions]
+    attentions = ("none", "formula", "operator", "one operator")
+    assert found == [(s, attention) for s in ("training", "evaluation") for attention in attentions]
     printed = capsys.readouterr().out.splitlines()
     tables = [line for line in printed if line.startswith("|")]
-    assert len(tables) == len(layers) + len(networks) + 4
+    assert len(tables) == len(layers) + len(blocks) + len(networks) + 6
 
 
 def test_refuses_to_time_what_is_wrong():
     x, grad = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
-    assert bench_simam.check(simam, x, grad) < 1e-5
+    reference = with_formula(SimAM())
+    assert bench_simam.check(SimAM(), reference, x, grad) < 1e-5
     with pytest.raises(UsageError, match="wrong by"):
-        bench_simam.check(wrong, x, grad)
+        bench_simam.check(Wrong(), reference, x, grad)
 
 
 @pytest.mark.slow
 def test_what_is_wrong_is_reported_and_the_others_are_timed(tiny, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench_simam, "simam", wrong)
+    contenders = {"formula": with_formula(SimAM(0.1)), "operator": Wrong(0.1)}
+    monkeypatch.setattr(bench_simam, "layers", lambda: contenders)
     path = tmp_path / "report.json"
     assert bench_simam.main(["--device", "cpu", "--only", "layers", "--json", str(path)]) == 1
     report = json.loads(path.read_text())
-    assert {row["SimAM"] for row in report["layers"]} == {"formula", "compiled formula"}
+    assert {row["SimAM"] for row in report["layers"]} == {"formula"}
     lines = [f"failed: {line}" for line in report["failures"]]
     assert lines == capsys.readouterr().err.splitlines()
     assert lines[0].startswith("failed: 2x3x5x7, float32, contiguous, operator: UsageError: wrong")

@@ -84,7 +84,9 @@ class Checkpoint:
             raise self.refusal(f"holds weights that are no plain floats ({some(odd)})")
         bad = [key for key, value in weights.items() if not value.float().isfinite().all()]
         if bad:
-            raise self.refusal(f"holds weights that are NaN or infinite ({some(bad)})")
+            raise self.refusal(
+                f"makes outputs that are not finite, as its weights are ({some(bad)})"
+            )
         return state
 
     @property

@@ -365,7 +365,7 @@ def header(model: nn.Module, network: Network, dist: Dist, size: int) -> list[st
     param = network.attention_param
     attention = network.attention + ("" if param is None else f" (parameter {param:g})")
     flops = count_flops(model, size) / 1e9
-    simam = [f"SimAM       {how_computed(dist.device.type)}"]
+    simam = [f"SimAM       {how_computed(dist.device)}"]
     lone = " alone: every answer is right" if network.num_classes == 1 else ""
     return [
         f"device      {devices_in_words(dist)}",
