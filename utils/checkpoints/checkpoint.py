@@ -132,15 +132,12 @@ class Checkpoint:
     def preparation(self, arch: str) -> Preparation:
         """How the images of its network, an `arch`, are prepared: as it says, else CIFAR's for a
         CIFAR network, else ImageNet's."""
-        said = self.content.get("preparation")
-        kinds = {"shorter_side": int, "centre_crop": int, "mean": tuple, "std": tuple}
-        if not isinstance(said, Mapping) or said.keys() != kinds.keys():
-            said = {}
-        if said and all(isinstance(said[name], kind) for name, kind in kinds.items()):
-            prepared = Preparation(**said)
-            sides = 0 < prepared.centre_crop <= prepared.shorter_side <= LARGEST_IMAGE
-            numbers = [*prepared.mean, *prepared.std]
-            if sides and len(numbers) == 6 and all(type(each) is float for each in numbers):
+        with suppress(KeyError, TypeError):
+            prepared = Preparation(**self.content["preparation"])
+            shorter, crop, mean, std = prepared
+            sides = type(shorter) is type(crop) is int and 0 < crop <= shorter <= LARGEST_IMAGE
+            types = {type(number) for number in (*mean, *std)}
+            if sides and len(mean) == len(std) == 3 and types == {float}:
                 return prepared
         return CIFAR if arch.startswith("cifar_") else IMAGENET
 
