@@ -210,6 +210,18 @@ def test_a_start_keeps_the_classifier_that_the_file_can_not_give(change, classes
         assert torch.equal(value, (before if kept else source.state_dict())[key])
 
 
+@pytest.mark.parametrize(("classes", "kept"), [("abc", True), ("abd", False), ("cab", False)])
+def test_a_start_keeps_no_classifier_of_other_classes(classes, kept):
+    source, model = small(num_classes=3), create_model(SMALL, num_classes=3)
+    before = copied(model)
+    content = {"classes": list("abc"), "state_dict": source.state_dict()}
+    notes = Checkpoint("w.pth", content).start(model, list(classes))
+    found, own = model.state_dict(), (source.state_dict() if kept else before)
+    assert torch.equal(found["fc.weight"], own["fc.weight"])
+    assert torch.equal(found["conv1.weight"], source.state_dict()["conv1.weight"])
+    assert len(notes) == (1 if kept else 2)
+
+
 def test_the_average_takes_the_weights_place():
     state, average = small().state_dict(), small("se").state_dict()
     content = {"arch": SMALL, "state_dict": state, "state_dict_ema": average}
