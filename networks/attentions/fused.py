@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import distributed, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_modules
 
 from . import fused_cpu, native
 from .simam import NARROW, SimAM, dense, is_traced, like, simam_formula, triton_kernels
@@ -258,11 +258,17 @@ def _is_bare(module: nn.Module) -> bool:
     return not (before or after or backward or "forward" in module.__dict__)
 
 
+def _are_watched() -> bool:
+    """Whether something is to be called with every module; torch 2.6 has no function for that."""
+    kinds = ("forward_pre", "forward", "backward_pre", "backward")
+    return any(getattr(torch_modules, f"_global_{kind}_hooks") for kind in kinds)
+
+
 def _layer_of(attention, norm, act, between) -> _Layer | None:
     """The modules as one; None where they are others, or more is called than their forward."""
     if type(attention) is not SimAM or type(norm) not in NORMS or type(act) not in RANGES:
         return None
-    if type(between) not in (nn.Identity, type(None)) or is_traced() or _has_any_global_hook():
+    if type(between) not in (nn.Identity, type(None)) or is_traced() or _are_watched():
         return None
     if not all(_is_bare(each) for each in (attention, norm, act, between) if each is not None):
         return None
