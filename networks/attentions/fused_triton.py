@@ -12,10 +12,10 @@ import torch
 import triton
 import triton.language as tl
 
-from .simam_triton import channels_of, load, moments_of, save_stats, store, tile_at, weigh
+from .simam_triton import aligned, channels_of, load, moments_of, save_stats, store, tile_at, weigh
 
-# Elements of a tile where little is kept of each, and where sums are: 16 and 8 for a thread
-TILE, SUMS_TILE = 4096, 2048
+# Elements of a tile, 8 for each of 256 threads: more, and the numbers of many small maps spill
+TILE = 2048
 ROUNDS = 4
 
 
@@ -61,8 +61,10 @@ def measure_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_M: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    ALIGN: tl.constexpr,
     OF_Y: tl.constexpr,
 ):
+    M = aligned(M, ALIGN)
     index, exists, start, step = channels_of(C, M, num_channels, BLOCK_C, CHANNELS_LAST)
     mean, squares = moments_of(x_ptr, start, exists, step, 0, M, BLOCK_M)
     a = save_stats(stats_ptr, index, exists, num_channels, mean, squares, M, e_lambda)
@@ -110,9 +112,11 @@ def apply_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_M: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    ALIGN: tl.constexpr,
     SPAN: tl.constexpr,
     RESIDUAL: tl.constexpr,
 ):
+    M = aligned(M, ALIGN)
     index, exists, start, step = channels_of(C, M, num_channels, BLOCK_C, CHANNELS_LAST)
     mean, a, scale, shift, centre = _layer(stats_ptr, table_ptr, index, exists, C, num_channels)
     first = tl.program_id(1) * SPAN
@@ -142,8 +146,10 @@ def sums_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_M: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    ALIGN: tl.constexpr,
     SPAN: tl.constexpr,
 ):
+    M = aligned(M, ALIGN)
     index, exists, start, step = channels_of(C, M, num_channels, BLOCK_C, CHANNELS_LAST)
     mean, a, scale, shift, centre = _layer(stats_ptr, table_ptr, index, exists, C, num_channels)
     rstd = _numbers(table_ptr, 3, index % C, exists, C)
@@ -183,9 +189,11 @@ def slopes_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_M: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    ALIGN: tl.constexpr,
     SPAN: tl.constexpr,
     BATCH: tl.constexpr,
 ):
+    M = aligned(M, ALIGN)
     index, exists, start, step = channels_of(C, M, num_channels, BLOCK_C, CHANNELS_LAST)
     mean, a, scale, shift, centre = _layer(stats_ptr, table_ptr, index, exists, C, num_channels)
     t = _numbers(sums_ptr, 2, index, exists, num_channels)
@@ -218,25 +226,25 @@ def slopes_kernel(
         store(dx_ptr, offsets, dx, mask)
 
 
-def plan(x: torch.Tensor, tile: int, shares: bool) -> tuple[tuple[int, int], dict]:
+def plan(x: torch.Tensor, shares: bool) -> tuple[tuple[int, int], dict]:
     """The grid (programs for the channels, parts of a map), and the kernel's other arguments.
 
     shares: whether programs share a map; then 128 bytes of channels are a row of channels-last.
     """
     lanes = (128 if shares else 32) // x.element_size() if not x.is_contiguous() else None
-    return _planned(x.shape, lanes, tile, ROUNDS if shares else None)
+    return _planned(x.shape, lanes, ROUNDS if shares else None)
 
 
 @lru_cache(1024)
-def _planned(shape, lanes: int | None, tile: int, rounds: int | None):
+def _planned(shape, lanes: int | None, rounds: int | None):
     """`plan` for channels-last with so many channels at least, or contiguous (None); rounds: tiles
     of a program, None for all of the map."""
     images, channels, *spatial = shape
     positions, channels_last = math.prod(spatial), lanes is not None
     widest = triton.next_power_of_2(channels if channels_last else images * channels)
     lanes = min(lanes or 1, widest)
-    block_m = min(triton.next_power_of_2(max(positions, 1)), tile // lanes)
-    block_c = min(max(tile // block_m, lanes), widest)
+    block_m = min(triton.next_power_of_2(max(positions, 1)), TILE // lanes)
+    block_c = min(max(TILE // block_m, lanes), widest)
     rows, own = (images, channels) if channels_last else (1, images * channels)
     arguments = {
         "C": channels,
@@ -245,7 +253,8 @@ def _planned(shape, lanes: int | None, tile: int, rounds: int | None):
         "BLOCK_C": block_c,
         "BLOCK_M": block_m,
         "CHANNELS_LAST": channels_last,
-        "num_warps": max(block_c * block_m * 8 // tile, 4),
+        "ALIGN": min(positions & -positions, 16),
+        "num_warps": max(block_c * block_m // 256, 4),
     }
     parts = 1
     if rounds:
@@ -254,10 +263,10 @@ def _planned(shape, lanes: int | None, tile: int, rounds: int | None):
     return (rows * triton.cdiv(own, block_c), parts), arguments
 
 
-def _launch(kernel, x: torch.Tensor, tile: int, shares: bool, *tensors, **scalars) -> None:
+def _launch(kernel, x: torch.Tensor, shares: bool, *tensors, **scalars) -> None:
     if not x.numel():
         return
-    grid, arguments = plan(x, tile, shares)
+    grid, arguments = plan(x, shares)
     with torch.cuda.device_of(x):  # the current device need not be x's: DataParallel
         kernel[grid](*tensors, **scalars, **arguments)
 
@@ -274,7 +283,7 @@ def _table(behind, k: torch.Tensor | None = None) -> torch.Tensor:
 
 def _measure(x, e_lambda, rows: int) -> torch.Tensor:
     stats = x.new_empty((rows, *x.shape[:2]), dtype=torch.float32)
-    _launch(measure_kernel, x, SUMS_TILE, False, x, stats, e_lambda=e_lambda, OF_Y=rows > 2)
+    _launch(measure_kernel, x, False, x, stats, e_lambda=e_lambda, OF_Y=rows > 2)
     return stats
 
 
@@ -286,7 +295,7 @@ def apply(x, residual, stats, behind) -> torch.Tensor:
     out = torch.empty_like(x)
     tensors = (x, x if residual is None else residual, out, stats, _table(behind))
     settings = {"low": behind.low, "high": behind.high, "RESIDUAL": residual is not None}
-    _launch(apply_kernel, x, TILE, True, *tensors, **settings)
+    _launch(apply_kernel, x, True, *tensors, **settings)
     return out
 
 
@@ -296,10 +305,10 @@ def infer(x, residual, e_lambda, behind) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def sum_gradients(grad, x, stats, behind) -> torch.Tensor:
-    (_, parts), _ = plan(x, SUMS_TILE, True)
+    (_, parts), _ = plan(x, True)
     sums = stats.new_empty((parts, 4, *x.shape[:2]))
     tensors = (grad, x, stats, _table(behind), sums)
-    _launch(sums_kernel, x, SUMS_TILE, True, *tensors, low=behind.low, high=behind.high)
+    _launch(sums_kernel, x, True, *tensors, low=behind.low, high=behind.high)
     return sums.sum(0)
 
 
@@ -307,7 +316,7 @@ def slopes(grad, x, stats, sums, k, behind) -> torch.Tensor:
     dx = torch.empty_like(x)
     tensors = (grad, x, dx, stats, _table(behind, k), sums)
     settings = {"low": behind.low, "high": behind.high, "BATCH": k is not None}
-    _launch(slopes_kernel, x, TILE, True, *tensors, **settings)
+    _launch(slopes_kernel, x, True, *tensors, **settings)
     return dx
 
 

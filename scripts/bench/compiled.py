@@ -53,14 +53,13 @@ def launches(x: torch.Tensor) -> Iterator[Launch]:
     for name, walk in product(("forward", "backward"), walks):
         kernel = getattr(simam_triton, f"{name}_kernel")
         yield Launch(f"SimAM, {name}, {walk}", kernel, values | {"WALK": walk})
-    wide, narrow = fused_triton.TILE, fused_triton.SUMS_TILE
-    for name, tile, shares, more in (
-        ("measure", narrow, False, {"OF_Y": True}),
-        ("apply", wide, True, {"RESIDUAL": False}),
-        ("sums", narrow, True, {}),
-        ("slopes", wide, True, {"BATCH": True}),
+    for name, shares, more in (
+        ("measure", False, {"OF_Y": True}),
+        ("apply", True, {"RESIDUAL": False}),
+        ("sums", True, {}),
+        ("slopes", True, {"BATCH": True}),
     ):
-        _, values = fused_triton.plan(x, tile, shares)
+        _, values = fused_triton.plan(x, shares)
         yield Launch(f"one, {name}", getattr(fused_triton, f"{name}_kernel"), values | more)
 
 

@@ -380,6 +380,12 @@ def test_the_environment_switches(value, devices):
     assert done.stdout.strip() == devices
 
 
+def test_says_how_simam_is_computed(modules_only):
+    here = torch.device("cpu")
+    assert fused.how_computed(here) == "one with norm and activation, in C"
+    assert modules_only(lambda: fused.how_computed(here)) == "by itself, in C"
+
+
 ALL = list(product(ENDS, LAYOUTS))
 
 

@@ -37,7 +37,7 @@ IN_DOUBLE = re.compile(r"\b(add|sub|mul|fma|div|rcp|neg|max|min)\.\S*f64\b")
 @pytest.mark.parametrize(("name", "layout", "dtype"), CASES)
 def test_compiles_without_a_gpu(name, layout, dtype):
     """The interpreter forgives what the compiler does not; nothing is computed in float64, and
-    what lies between load and store stays in registers, of at least two programs at once."""
+    what lies between load and store stays in registers."""
     if not TOOLS.joinpath("ptxas").exists():
         pytest.skip("this Triton comes without ptxas")
     x = torch.empty(MAPS[name], dtype=dtype, device="meta").to(memory_format=LAYOUTS[layout])
@@ -47,8 +47,7 @@ def test_compiles_without_a_gpu(name, layout, dtype):
         assert not IN_DOUBLE.search(assembly)
         found = needs(launch, assembly)
         assert found.spilled <= 16, launch.title
-        threads = 32 * launch.values["num_warps"]
-        assert found.registers * threads <= 65536 // (1 if threads > 256 else 2), launch.title
+        assert found.registers * 32 * launch.values["num_warps"] <= 65536, launch.title
 
 
 LISTING = """
