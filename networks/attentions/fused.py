@@ -219,7 +219,9 @@ class SimAMNormActFunction(torch.autograd.Function):
         if torch.is_grad_enabled():  # it is to be differentiated itself
             if ctx.group:
                 raise RuntimeError("SyncBatchNorm behind SimAM is differentiated once, not twice")
-            inputs, needed = [x, weight, bias, residual], ctx.needs_input_grad[:4]
+            # as views, since x may have come from the residual, by another way than through here
+            inputs = [t if t is None else t.view_as(t) for t in (x, weight, bias, residual)]
+            needed = ctx.needs_input_grad[:4]
             out = _formula(*inputs, layer, kept)
             asked = [t for t, wanted in zip(inputs, needed, strict=True) if wanted]
             found = iter(torch.autograd.grad(out, asked, grad, create_graph=True))
