@@ -187,6 +187,7 @@ def test_a_jacobian_is_the_same_forward_and_in_reverse(dtype):
 
 @pytest.mark.parametrize("name", BOTH)
 def test_differentiates_twice(name):
+    torch.manual_seed(1)  # with 0, float32 and float64 are on two sides of a ReLU's edge
     module, x = BOTH[name]().eval(), torch.randn(sizes(name)[0])
 
     def twice(module, x):
