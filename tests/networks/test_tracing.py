@@ -204,12 +204,8 @@ def test_a_jacobian_is_the_same_forward_and_in_reverse(dtype):
 
 @pytest.mark.parametrize("name", BOTH)
 def test_differentiates_twice(name):
-<<<<<<< HEAD
     torch.manual_seed(1)  # with 0, float32 and float64 are on two sides of a ReLU's edge
-    module, x = BOTH[name]().eval(), torch.randn(sizes(name)[0])
-=======
     module, x = make(name), torch.randn(sizes(name)[0])
->>>>>>> lift
 
     def twice(module, x):
         x = x.requires_grad_()
