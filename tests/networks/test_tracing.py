@@ -164,7 +164,7 @@ def ways():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "way"), ways())
+@pytest.mark.parametrize(("name", "way"), [*ways()])
 def test_is_the_same_in_every_way(name, way):
     module = make(name)
     first, *others = [torch.randn(size) for size in sizes(name)]
