@@ -98,7 +98,8 @@ def evaluate(config: Config, dist: Dist) -> None:
     prepared = checkpoint.preparation(network.arch).at(data.image_size)
     log.lines(header(net, network, dist, prepared.centre_crop))
     count = f"{len(images.paths)} validation images in {len(images.classes)} classes"
-    log.lines([f"data        {count}", *images.notes, "run folder  none written"])
+    cut = f"resized to {prepared.shorter_side}, the middle {prepared.centre_crop} pixels"
+    log.lines([f"data        {count}, {cut}", *images.notes, "run folder  none written"])
     log.line(f"weights     {checkpoint.label}")
     precision = Precision(dist.device.type, DTYPES[config.machine.amp])
     loader = eval_loader(images, data, prepared, dist, precision.input_dtype)

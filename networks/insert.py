@@ -45,7 +45,8 @@ class Attended:
 
     def __setattr__(self, name, value):
         if name == "bias" and self.bias is None and value is not None:
-            raise RuntimeError("no norm can be folded into a convolution with an attention behind")
+            between = type(self.attention).__name__
+            raise RuntimeError(f"no norm can be folded into this convolution: {between} is between")
         super().__setattr__(name, value)
 
     def __reduce__(self):  # its class has no name that pickle could find

@@ -13,7 +13,6 @@ import argparse
 import os
 import sys
 from dataclasses import asdict
-from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -45,10 +44,10 @@ if __name__ == "__main__":
 from utils.checkpoints import Checkpoint
 from utils.checkpoints.checkpoint import classifier_of
 from utils.checkpoints.detector import detector_of
-from utils.checkpoints.formats import save_atomically, write_weights
+from utils.checkpoints.formats import to_bytes, write_weights
 from utils.checkpoints.names import StateDict, published_keys
 from utils.config import Network
-from utils.disk import check_target
+from utils.disk import check_target, write_bytes
 from utils.errors import UsageError
 from utils.processes.ending import exit_code
 
@@ -59,10 +58,7 @@ def renamed(state: StateDict, network: Network, to: str) -> StateDict:
     Raises UsageError where the other program has no names for them.
     """
     if to == "published":
-        try:
-            return published_keys(state, network.attention)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+        return published_keys(state, network.attention)
     if to == "torchvision":
         check_torchvision_has(network, state)
     elif to == "mmdet":
@@ -90,14 +86,6 @@ def check_mmdet_loads(target: str) -> None:
         raise UsageError(f"mmdetection can't load {target}; name a .pth file")
 
 
-def save(content: dict[str, Any], target: str) -> None:
-    """Write it in torch.save's format; raises UsageError where that can't be."""
-    try:
-        save_atomically(content, target)
-    except OSError as error:
-        raise UsageError(f"can't write {target}: {error.strerror}") from None
-
-
 def convert(source: str, target: str, to: str, attention: str | None = None) -> str:
     """Write the weights in `source` to `target` under the names `to`; returns a line about it.
 
@@ -116,7 +104,7 @@ def convert(source: str, target: str, to: str, attention: str | None = None) -> 
         )
     state = renamed(checkpoint.weights, network, to)
     if to == "published" and target.lower().endswith(".pth"):
-        save({"arch": network.arch, "state_dict": state}, target)
+        write_bytes(to_bytes({"arch": network.arch, "state_dict": state}), target)
     else:
         write_weights(state, target, None if "attention" in assumed else asdict(network))
     words = f"{network.arch}, attention {network.attention}, {len(state)} tensors"
@@ -132,7 +120,7 @@ def convert_detector(source: str, target: str) -> str:
     check_mmdet_loads(target)
     check_target(target, (".pth",))
     detector = detector_of(Checkpoint(source))
-    save(detector, target)
+    write_bytes(to_bytes(detector), target)
     return f"wrote {target}: a detector, {len(detector['state_dict'])} tensors"
 
 

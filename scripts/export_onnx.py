@@ -41,7 +41,7 @@ if __name__ == "__main__":
 import torch
 from torch import nn
 
-from utils.checkpoints.trained import load_trained
+from utils.checkpoints.trained import load_and_tell
 from utils.disk import check_target, write_bytes
 from utils.errors import UsageError, needed
 from utils.processes.ending import exit_code
@@ -111,9 +111,7 @@ def export(args: argparse.Namespace) -> None:
     for package in ONNX_NEEDS if ending == ".onnx" else ():
         needed(package, package)
     write, runner = FORMATS[ending]
-    words = args.attention_type, args.attention_param, args.image_size
-    trained = load_trained(args.checkpoint, *words)
-    trained.tell_assumed()
+    trained = load_and_tell(args.checkpoint, args)
     image_size = trained.preparation.centre_crop
     prepared = {"classes": trained.classes, "preparation": trained.preparation._asdict()}
     program = captured(trained.model, image_size)

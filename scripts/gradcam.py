@@ -44,7 +44,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.checkpoints.trained import Trained, load_trained
+from utils.checkpoints.trained import Trained, load_and_tell
 from utils.data.images import load_image
 from utils.errors import needed, one_line
 from utils.processes.dist import choose_device
@@ -124,12 +124,10 @@ def compare(args: argparse.Namespace) -> None:
     needed("pytorch_grad_cam", "grad-cam")  # before any work
     device = choose_device(args.gpu)
     output = check_output(args.output, "gradcam.png", [*args.images, *args.checkpoint])
-    words = args.attention_type, args.attention_param, args.image_size
     heads, columns = [], []
     for path in args.checkpoint:
-        trained = load_trained(path, *words)
+        trained = load_and_tell(path, args)
         images = torch.stack([load_image(each, trained.preparation) for each in args.images])
-        trained.tell_assumed()
         trained.model.to(device)
         heads.append(f"{trained.network.label}\n{short_path(path, NAME)}")
         columns.append(explain(trained, images.to(device)))

@@ -84,7 +84,7 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
-from utils.checkpoints.trained import Trained, load_trained
+from utils.checkpoints.trained import Trained, load_and_tell
 from utils.data.batches import EvalBatches, Key
 from utils.data.images import EvalTransform
 from utils.data.listing import IMAGE_ENDINGS, Listing, counted, find_files
@@ -131,9 +131,7 @@ def run(args: argparse.Namespace) -> int:
     paths = find_files(args.paths, IMAGE_ENDINGS, "image", left_out)
     if left_out:
         print(f"left out    {counted(left_out)}", file=sys.stderr)
-    words = args.attention_type, args.attention_param, args.image_size
-    trained = load_trained(args.checkpoint, *words)
-    trained.tell_assumed()
+    trained = load_and_tell(args.checkpoint, args)
     dist.place(trained.model)
     prepared = trained.preparation
     listing = Listing([], paths, np.arange(len(paths)))

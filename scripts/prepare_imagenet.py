@@ -47,7 +47,7 @@ from scripts.prepare.archives import (
 )
 from scripts.prepare.images import images_below, link_images, write_smaller
 from scripts.prepare.parallel import run_parallel
-from utils.data.listing import IMAGENET_CLASSES, IMAGENET_IMAGES, is_image
+from utils.data.listing import IMAGENET_CLASSES, IMAGENET_IMAGES
 from utils.errors import UsageError, one_line, some
 from utils.processes.ending import exit_code
 
@@ -107,7 +107,7 @@ def make_copies(dest: str, copy: str, shorter_side: int, workers: int) -> list[s
 def count(root: str) -> Iterator[str]:
     """A line for each split: what is there, and what is not."""
     found = {
-        split: Counter(f.parent.name for f in Path(root, split).glob("*/*") if is_image(f.name))
+        split: Counter(map(os.path.dirname, images_below(os.path.join(root, split))))
         for split in IMAGENET_IMAGES
     }
     known = set().union(*found.values())

@@ -77,19 +77,17 @@ from utils.report.tables import check_results, conclude
 
 
 def reproduce(args: argparse.Namespace) -> int | None:
-    """Collect what was run, train what is missing where that is asked for, and print the table."""
+    """Train what is missing, where that is asked for, and print what there is then."""
     path = f"{args.out or os.path.join(args.ckpt, args.table)}.json"
     check_results(path)
     # it alone: mmdetection's environment, where table4 trains, has no torchvision for the others
     paper = importlib.import_module(f"scripts.paper.{args.table}")
-    found = paper.collect(args)
     if args.run:
-        code = paper.train_missing(args, found)
+        code = paper.train_missing(args)
         if code:
             return code
-        found = paper.collect(args)
-    about, rows = paper.compared(args, found)
-    conclude(rows, paper.COLUMNS, {"table": args.table} | about, path)
+    about, rows = paper.compared(args)
+    conclude(rows, paper.COLUMNS, about, path)
     return None
 
 

@@ -40,7 +40,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from networks.attentions.simam import SimAM, simam_weights
-from utils.checkpoints.trained import load_trained
+from utils.checkpoints.trained import load_and_tell
 from utils.data.images import load_image
 from utils.errors import UsageError
 from utils.processes.dist import choose_device
@@ -144,9 +144,7 @@ def draw(title: str, image: torch.Tensor, maps: dict[str, Seen]):
 def show(args: argparse.Namespace) -> None:
     device = choose_device(args.gpu)
     output = check_output(args.output, "attention.png", [args.image, args.checkpoint])
-    words = args.attention_type, args.attention_param, args.image_size
-    trained = load_trained(args.checkpoint, *words)
-    trained.tell_assumed()
+    trained = load_and_tell(args.checkpoint, args)
     image = load_image(args.image, trained.preparation)
     label, parts = trained.network.label, trained.model.named_modules()
     names = [name for name, part in parts if isinstance(part, SimAM)]

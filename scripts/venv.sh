@@ -1,14 +1,17 @@
-# To be sourced: `ensure_venv EXTRA` makes .venv at the top of the checkout, installs the project
-# with the extra EXTRA where that has not happened since pyproject.toml last changed, and leaves
-# its interpreter in $python. PYTHON names the interpreter to start from (default: python3).
+# To be sourced: `ensure_venv EXTRA [FOLDER REQUIREMENT...]` makes FOLDER (.venv) at the top of the
+# checkout, installs there the project with the extra EXTRA, and as the requirements want it, where
+# that has not happened since pyproject.toml last changed, and leaves the interpreter in $python.
+# PYTHON names the one to start from (default: python3).
 
 ensure_venv() {
-    local stamp=".venv/.installed-$1"
-    python=.venv/bin/python
-    [ -x "$python" ] || "${PYTHON:-python3}" -m venv .venv
+    local extra=$1 folder=${2-.venv}
+    local stamp="$folder/.installed-$extra"
+    shift $(($# < 2 ? $# : 2))
+    python=$folder/bin/python
+    [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$folder"
     if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
-        echo "Installing into .venv (some minutes the first time) ..."
-        "$python" -m pip install --quiet --editable ".[$1]"
+        echo "Installing into $folder (some minutes the first time) ..."
+        "$python" -m pip install --quiet "$@" --editable ".[$extra]"
         touch "$stamp"
     fi
 }

@@ -57,22 +57,27 @@ def files_in(folder: Path) -> set[tuple[Path, int]]:
     return {(each, each.lstat().st_size) for each in folder.rglob("*") if "out" not in each.parts}
 
 
+def text(said: io.TextIOWrapper) -> str:
+    said.flush()
+    return said.buffer.getvalue().decode()
+
+
 def one(kind: Kind, folder: Path, draw: Random) -> None:
     """Make a file and read it; raises what breaks a rule, with a note of how it was made."""
     place = folder / "place"
     shutil.rmtree(place, ignore_errors=True)
     (place / "out").mkdir(parents=True)
-    how, said = kind.make(draw, place), io.StringIO()
+    how, said = kind.make(draw, place), io.TextIOWrapper(io.BytesIO(), "utf-8")
     before = files_in(folder)
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             code = kind.read(draw, place)
-        lines = said.getvalue().splitlines()
+        lines = text(said).splitlines()
         assert code in (0, 1) or (code == 2 and sum(li.startswith("error: ") for li in lines) == 1)
         assert not any("\x1b" in line or "Traceback" in line or len(line) > 5000 for line in lines)
         assert files_in(folder) == before
     except BaseException as error:
-        error.args = (*error.args, how, said.getvalue()[-3000:])
+        error.args = (*error.args, how, text(said)[-3000:])
         raise
 
 

@@ -78,6 +78,7 @@ def test_a_removed_option_names_what_replaces_it(parser, capsys, words):
         ("--seeds 1,2,1", "argument --seeds: 1,2,1 names one twice"),
         ("--seeds 1,,2", "argument --seeds: invalid list value: '1,,2'"),
         ("--seeds 1,-2", "argument --seeds: -2 is not at least 0"),
+        (f"--seeds {2**63}", f"argument --seeds: {2**63} is not below {2**63}"),
     ],
 )
 def test_a_mistake_is_one_line(parser, capsys, words, message):
@@ -85,10 +86,10 @@ def test_a_mistake_is_one_line(parser, capsys, words, message):
 
 
 def test_values_at_the_limits_are_taken(parser):
-    words = f"-b 1 --lr 0 --clip-grad 1e-9 --ema 0 --seeds 0,{10**400}"
+    words = f"-b 1 --lr 0 --clip-grad 1e-9 --ema 0 --seeds 0,{2**63 - 1}"
     args = parser.parse_args(words.split())
     assert (args.batch_size, args.lr, args.clip_grad, args.ema) == (1, 0.0, 1e-9, 0.0)
-    assert args.seeds == [0, 10**400]
+    assert args.seeds == [0, 2**63 - 1]
 
 
 def test_options_that_commands_share(capsys):

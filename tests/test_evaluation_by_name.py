@@ -87,16 +87,12 @@ def test_the_authors_cifar_files_are_evaluated_and_converted(
     # by hand: CIFAR's mean and deviation, 32 pixels, uncut; the folders 0 to 9 of 100 outputs
     model = Checkpoint(str(source)).build(Checkpoint(str(source)).recognise().network).eval()
     mean, std = np.array([[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]])
-    images = datasets.ImageFolder(
-        digits32 / "val", lambda image: (np.array(image) / 255 - mean) / std
-    )
-    pixels, targets = zip(*images, strict=True)
+    pixels, targets = zip(*datasets.ImageFolder(digits32 / "val", np.array), strict=True)
+    images, targets = (np.array(pixels) / 255 - mean) / std, torch.tensor(targets)
     with torch.no_grad():
-        logits = model(torch.tensor(np.array(pixels)).permute(0, 3, 1, 2).float())
-    targets = torch.tensor(targets)
-    assert loss == pytest.approx(
-        torch.nn.functional.cross_entropy(logits, targets).item(), abs=1e-3
-    )
+        logits = model(torch.tensor(images).permute(0, 3, 1, 2).float())
+    by_hand = torch.nn.functional.cross_entropy(logits, targets).item()
+    assert loss == pytest.approx(by_hand, abs=1e-3)
     top1 = 100 * (logits.argmax(1) == targets).double().mean().item()
     assert line.startswith(f" * Acc@1 {top1:.3f} Acc@5 ")
 

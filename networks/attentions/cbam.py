@@ -52,10 +52,8 @@ class CBAM(nn.Module):
     """
 
     def __init__(self, *channels: float, reduction: float | str = 16, device=None, dtype=None):
-        if channels[1:] and channels[-1] in (
-            3,
-            7,
-        ):  # some copies take the spatial gate's size there
+        # some copies take the spatial gate's size there
+        if channels[1:] and channels[-1] in (3, 7):
             raise ValueError(f"{channels[-1]} may be a kernel size: write reduction={channels[-1]}")
         channels, reduction = setting("CBAM", "reduction", channels, reduction)
         super().__init__()

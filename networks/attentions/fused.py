@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import distributed, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_modules
 
 from . import fused_cpu, native
 from .simam import NARROW, SimAM, dense, is_traced, like, simam_formula, triton_kernels
@@ -219,7 +219,9 @@ class SimAMNormActFunction(torch.autograd.Function):
         if torch.is_grad_enabled():  # it is to be differentiated itself
             if ctx.group:
                 raise RuntimeError("SyncBatchNorm behind SimAM is differentiated once, not twice")
-            inputs, needed = [x, weight, bias, residual], ctx.needs_input_grad[:4]
+            # as views, since x may have come from the residual, by another way than through here
+            inputs = [t if t is None else t.view_as(t) for t in (x, weight, bias, residual)]
+            needed = ctx.needs_input_grad[:4]
             out = _formula(*inputs, layer, kept)
             asked = [t for t, wanted in zip(inputs, needed, strict=True) if wanted]
             found = iter(torch.autograd.grad(out, asked, grad, create_graph=True))
@@ -258,11 +260,17 @@ def _is_bare(module: nn.Module) -> bool:
     return not (before or after or backward or "forward" in module.__dict__)
 
 
+def _are_watched() -> bool:
+    """Whether something is to be called with every module; torch 2.6 has no function for that."""
+    kinds = ("forward_pre", "forward", "backward_pre", "backward")
+    return any(getattr(torch_modules, f"_global_{kind}_hooks") for kind in kinds)
+
+
 def _layer_of(attention, norm, act, between) -> _Layer | None:
     """The modules as one; None where they are others, or more is called than their forward."""
     if type(attention) is not SimAM or type(norm) not in NORMS or type(act) not in RANGES:
         return None
-    if type(between) not in (nn.Identity, type(None)) or is_traced() or _has_any_global_hook():
+    if type(between) not in (nn.Identity, type(None)) or is_traced() or _are_watched():
         return None
     if not all(_is_bare(each) for each in (attention, norm, act, between) if each is not None):
         return None

@@ -14,7 +14,6 @@ from utils.report import tables
 from utils.report.paper import TABLE2
 
 Key = tuple[str, str, str]  # of TABLE2
-Found = dict[Key, list[float]]  # the top-1 of each run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +42,17 @@ def wanted_runs(args: argparse.Namespace, dataset: str) -> dict[Key, list[Config
     return dict(zip(keys, recipes(args, networks, dataset_name(args, dataset)), strict=True))
 
 
-def collect(args: argparse.Namespace) -> Found:
-    """What the finished runs of every row reached."""
-    wanted = [item for name in datasets(args) for item in wanted_runs(args, name).items()]
-    return {key: last_acc1(configs) for key, configs in wanted}
-
-
-def train_missing(args: argparse.Namespace, _found: Found) -> None:
+def train_missing(args: argparse.Namespace) -> None:
     for name in datasets(args):
         runs, splits = wanted_runs(args, name).values(), read_images(args, name)
         train_in_turn(runs, splits, alone(args.gpu))
 
 
-def row_of(args: argparse.Namespace, key: Key, acc1: list[float]) -> Row:
-    dataset, arch, attention = key
+def row_of(key: Key, configs: list[Config]) -> Row:
+    acc1 = last_acc1(configs)
+    _, arch, attention = key
     return Row(
-        dataset=dataset_name(args, dataset),
+        dataset=configs[0].dataset,
         arch=arch,
         attention=attention,
         acc1=acc1,
@@ -66,10 +60,10 @@ def row_of(args: argparse.Namespace, key: Key, acc1: list[float]) -> Row:
     )
 
 
-def compared(args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
+def compared(args: argparse.Namespace) -> tuple[dict, list[Row]]:
     """What the table is about, and its rows, ours beside the paper's."""
-    rows = [row_of(args, key, acc1) for key, acc1 in found.items()]
-    about = {"unit": "top-1 % after the last epoch", "iterations": args.iterations}
+    rows = [row_of(*item) for name in datasets(args) for item in wanted_runs(args, name).items()]
+    about = {"table": "2", "unit": "top-1 % after the last epoch", "iterations": args.iterations}
     about["shortened"] = args.iterations < ITERATIONS
     if about["shortened"]:
         about["label"] = (

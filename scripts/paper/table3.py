@@ -83,9 +83,10 @@ def collect(args: argparse.Namespace) -> Found:
     return found
 
 
-def train_missing(args: argparse.Namespace, found: Found) -> int:
+def train_missing(args: argparse.Namespace) -> int:
     """Run scripts/train_imagenet.sh for the rows without a run; returns the first exit code that
     is not 0."""
+    found = collect(args)
     missing = [key for key in TABLE3 if key[0] in args.archs and key not in found]
     recipe = str(REPOSITORY / "scripts" / "train_imagenet.sh")
     commands = (["bash", recipe, *key, "--resume", "auto", "--ckpt", args.ckpt] for key in missing)
@@ -117,10 +118,10 @@ def rows_of(arch: str, found: Found, device: str) -> Iterator[Row]:
         yield Row(arch=arch, attention=name, ours=ours, theirs=theirs, **vars(top1))
 
 
-def compared(args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
+def compared(args: argparse.Namespace) -> tuple[dict, list[Row]]:
     """What the table is about, and its rows, ours beside the paper's."""
-    device = device_of(args.device)
+    device, found = device_of(args.device), collect(args)
     rows = [row for arch in args.archs for row in rows_of(arch, found, device)]
     machine = describe(device)
     print("speed, batch 1:", ", ".join(f"{name} {value}" for name, value in machine.items()))
-    return {"unit": "top-1 % of the best epoch", "speed on": machine}, rows
+    return {"table": "3", "unit": "top-1 % of the best epoch", "speed on": machine}, rows

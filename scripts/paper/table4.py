@@ -85,7 +85,7 @@ def collect(args: argparse.Namespace) -> Found:
     return found
 
 
-def train_missing(args: argparse.Namespace, found: Found) -> int:
+def train_missing(args: argparse.Namespace) -> int:
     """Train the detectors with SimAM that have no finished run, and no others; returns the first
     exit code that is not 0. Raises UsageError without mmdetection."""
     spec = importlib.util.find_spec("mmdet")
@@ -94,6 +94,7 @@ def train_missing(args: argparse.Namespace, found: Found) -> int:
             f"--run needs mmdetection, which {sys.executable} does not have; "
             "bash scripts/setup_mmdet.sh makes an environment with it, see mmdetection/README.md"
         )
+    found = collect(args)
     tool = Path(spec.origin).parent / ".mim" / "tools" / "train.py"
     launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={GPUS}", str(tool)]
     commands = []
@@ -120,6 +121,8 @@ def row_of(key: Key, runs: list[AveragePrecision]) -> Row:
     )
 
 
-def compared(_args: argparse.Namespace, found: Found) -> tuple[dict, list[Row]]:
+def compared(args: argparse.Namespace) -> tuple[dict, list[Row]]:
     """What the table is about, and its rows, ours beside the paper's."""
-    return {"unit": "AP, %"}, [row_of(key, found.get(key, [])) for key in TABLE4]
+    found = collect(args)
+    rows = [row_of(key, found.get(key, [])) for key in TABLE4]
+    return {"table": "4", "unit": "AP, %"}, rows

@@ -21,7 +21,8 @@ def run_parallel(
 
     Raises UsageError where one of the `workers` processes is killed.
     """
-    context = multiprocessing.get_context("fork")  # nothing has to be imported again
+    fork = "fork" in multiprocessing.get_all_start_methods()  # nothing has to be imported again
+    context = multiprocessing.get_context("fork" if fork else "spawn")
     # Ctrl-C reaches every process, but the parent decides
     ignoring = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
     pool = ProcessPoolExecutor(workers, context, **ignoring)

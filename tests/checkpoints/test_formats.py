@@ -229,7 +229,7 @@ def test_the_oldest_format_is_named_with_the_line_that_converts_it(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_files_of_other_programs_are_called_by_their_names(tmp_path):
-    network, images = nn.Linear(2, 2), (torch.zeros(1, 2),)
+    network, images = nn.Linear(2, 2).eval(), (torch.zeros(1, 2),)
     torch.jit.save(torch.jit.script(network), tmp_path / "script.pt")
     assert "is a TorchScript program" in refusal(tmp_path / "script.pt")
     torch.export.save(torch.export.export(network, images), tmp_path / "export.pt2")

@@ -15,6 +15,7 @@ from networks.attentions import SE
 from utils.checkpoints.names import names_simam, published_keys, remap_legacy_keys
 from utils.checkpoints.trained import load_trained
 from utils.config import Network
+from utils.errors import UsageError
 
 EVERY = [(arch, attention) for arch in ARCHS for attention in PUBLISHED]
 OURS = (*ARCHS, "cifar_resnet20", "cifar_preresnet20", "cifar_mobilenet_v2")
@@ -60,7 +61,7 @@ def test_published_keys_are_those_of_the_published_network(arch, attention):
 
 
 def test_only_published_attentions_have_published_names():
-    with pytest.raises(ValueError, match="no published names for networks with 'eca'"):
+    with pytest.raises(UsageError, match="no published names for networks with 'eca'"):
         published_keys({}, "eca")
 
 

@@ -1,17 +1,21 @@
 """A file as a network that is ready to use, and what is known of it."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 
 from networks import create_model
 from utils.checkpoints import CheckpointError
 from utils.checkpoints.formats import save_atomically, write_weights
-from utils.checkpoints.trained import load_trained
+from utils.checkpoints.trained import load_and_tell, load_trained
 from utils.config import Network
 from utils.data.preparation import CIFAR, IMAGENET
 from utils.errors import UsageError
 
 NETWORK = {"arch": "cifar_resnet20", "attention": "simam", "attention_param": 0.1, "num_classes": 2}
+
+NO_WORD = Namespace(attention_type=None, attention_param=None, image_size=None)
 
 
 @pytest.fixture
@@ -23,10 +27,9 @@ def test_a_file_that_says_all_needs_no_word(tmp_path, model, capsys):
     path, images = str(tmp_path / "a.pth.tar"), {"preparation": IMAGENET.at(96)._asdict()}
     content = {**NETWORK, **images, "classes": ["a", "b"], "state_dict": model.state_dict()}
     save_atomically(content, path)
-    trained = load_trained(path)
+    trained = load_and_tell(path, NO_WORD)
     assert (trained.path, trained.network) == (path, Network(**NETWORK))
     assert (trained.classes, trained.preparation) == (["a", "b"], IMAGENET.at(96))
-    trained.tell_assumed()
     assert capsys.readouterr().err == ""
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(trained.model(x), model.eval()(x))
@@ -36,9 +39,8 @@ def test_a_file_that_says_all_needs_no_word(tmp_path, model, capsys):
 def test_what_is_assumed_is_told(tmp_path, model, capsys):
     path = str(tmp_path / "bare.pth")
     write_weights(model.state_dict(), path)
-    trained = load_trained(path)
+    trained = load_and_tell(path, NO_WORD)
     assert (trained.network.label, trained.preparation) == ("cifar_resnet20", CIFAR)
-    trained.tell_assumed()
     assert capsys.readouterr().err == f"note: {path}: {trained.assumed['attention']}\n"
     assert load_trained(path, "simam", 0.1).network == Network(**NETWORK)
     with pytest.raises(UsageError, match="must be positive"):

@@ -30,7 +30,7 @@ def test_the_trainings_own_names_come_first():
 @pytest.mark.parametrize("outputs", [2, 4])  # as with --num-classes 4
 def test_a_strange_folder_is_no_output(outputs):
     with pytest.raises(
-        UsageError, match=r"1 of 2 class folders .* of file x: 'zebra'; .* cat, dog, \.\.\."
+        UsageError, match=r"1 of 2 class folders .* of file x: 'zebra'; .* cat, dog;"
     ):
         outputs_of(["dog", "zebra"], names_of(["cat", "dog"], outputs), "file x")
 

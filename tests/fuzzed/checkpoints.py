@@ -62,7 +62,8 @@ class Checkpoints:
         self.data, self.witness = folder / "data", folder / "witness"
         write_digits(self.data, val=4, train=8, classes=3)
         words = [str(self.data), *OPTIONS.split()]
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        quiet = io.TextIOWrapper(io.BytesIO())
+        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
             with SignalAtForward(Tiny, 1 + 4 + 4 + 2, 15):  # within the second epoch
                 assert main_imagenet.main([*words, "--ckpt", str(folder / "run")]) == 143
             self.real = path(folder / "run").read_bytes()

@@ -1,12 +1,13 @@
 """Copies of SimAM, right and wrong, as they go round."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from published import PublishedSimAM
+from published import E_LAMBDA, PublishedSimAM
 from torch import nn
 
 from networks import SimAM, check, simam
@@ -99,6 +100,19 @@ def test_the_authors_code_is_right_in_float32_alone():
     assert len(faults) == 2
     assert "float16" in faults[0]
     assert "one position" in faults[1]
+
+
+def test_float16_is_as_the_readme_says():
+    """Its table: size, deviation, the largest error of the authors' lines and of ours."""
+    row = re.compile(r"^\| (\d+)x\1 \| ([\d.]+) \| [^|]*, ([\d.]+) \| ([\d.]+) \|$", re.MULTILINE)
+    rows = row.findall((ROOT / "networks" / "README.md").read_text())
+    assert len(rows) == 3
+    for size, deviation, theirs, ours in rows:
+        x = (torch.randn(1, 2, int(size), int(size)) * float(deviation)).half()
+        exact = simam_formula(x.double(), E_LAMBDA)
+        for y, printed in ((PublishedSimAM()(x), theirs), (simam(x, E_LAMBDA), ours)):
+            apart = (y.double() - exact).abs().max().item()
+            assert float(printed) / 2 < apart < float(printed) * 2
 
 
 def test_another_module_is_told_apart():

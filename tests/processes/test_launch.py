@@ -3,7 +3,9 @@
 import base64
 import os
 import pickle
+import signal
 import socket
+import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -78,3 +80,15 @@ def test_the_attack_serves_where_torchruns_own_store_listens(tmp_path):
     rendezvous = c10d_rendezvous_backend.C10dRendezvousBackend(store, "some_run")
     pickle.loads(rendezvous.get_state()[0])  # as its next look at it does
     assert (tmp_path / "witness").read_text() == "ran"
+
+
+def test_processes_get_the_time_to_save_that_they_were_given(tmp_path, monkeypatch):
+    """With every version of torch: before 2.12 its launcher gave 30 seconds in any case."""
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "2")
+    script = Path(__file__).with_name("stubborn.py")
+    with Job(tmp_path, script, tmp_path, mark=tmp_path) as job:
+        job.wait_until(lambda: job.out.read_text().count("ready") == 2)
+        asked = time.monotonic()
+        job.process.send_signal(signal.SIGTERM)
+        assert job.finish() == 128 + signal.SIGTERM
+        assert 2 <= time.monotonic() - asked < 20

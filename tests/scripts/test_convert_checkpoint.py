@@ -53,7 +53,7 @@ def test_published_files_are_read_as_the_published_code_does(tmp_path):
     source, _ = saved(tmp_path, "resnet50d", "cbam")
     out = str(tmp_path / "out.pth")
     convert(source, out, "published")
-    theirs = published_network("resnet50d", "cbam").float().to_empty(device="cpu")
+    theirs = real(published_network("resnet50d", "cbam")).float()
     content = torch.load(out)
     assert content["arch"] == "resnet50d"
     theirs.load_state_dict(content["state_dict"])
@@ -88,7 +88,7 @@ def test_safetensors_name_the_network_only_where_it_is_known(tmp_path):
 
 def test_the_attention_that_published_names_show_is_kept(tmp_path):
     """Under our keys nothing shows it any more."""
-    state = published_network("resnet18", "simam").to_empty(device="cpu").state_dict()
+    state = real(published_network("resnet18", "simam")).state_dict()
     torch.save({"state_dict": state}, tmp_path / "published.pth")
     out = str(tmp_path / "ours.safetensors")
     convert(str(tmp_path / "published.pth"), out, "ours")

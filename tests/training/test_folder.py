@@ -8,7 +8,9 @@ import torch
 from runs import SignalAtForward, assert_same_run, full_disk, load, metrics, path, run
 
 from networks.cifar.resnet import CifarResNet
+from utils.checkpoints import Checkpoint
 from utils.processes.lock import FolderLock
+from utils.training.folder import changed_options
 
 PREVIOUS = "checkpoint_previous.pth.tar"
 
@@ -67,6 +69,18 @@ def test_a_checkpoint_that_is_a_link_stays_one(root, digits, tmp_path):
     assert run(digits, root, "--epochs", 4, "--resume", "auto") == 0
     assert path(root).is_symlink()
     assert load(root)["epoch"] == torch.load(kept)["epoch"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        *((text, []) for text in ("5", "[1]", "{", "", '{"epochs": 3}')),
+        ('{"lr": "\\u001b[31m"}', [r"changed     --lr 0.1 (was \x1b[31m)"]),
+    ],
+)
+def test_old_options_are_told_where_they_are_some(text, lines, root):
+    path(root, "args.json").write_text(text)
+    assert changed_options(Checkpoint(str(path(root))), {"lr": 0.1}) == lines
 
 
 def test_nothing_whole_is_an_error(root, digits, capsys):

@@ -6,13 +6,32 @@ import os
 import shutil
 
 import pytest
-from runs import load, metrics, path, run
+from runs import load, metrics, path
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import main_imagenet
 from scripts import check_images, evaluate_all, predict
 
 TEXT = "a [b]* {c} 'd' \"e\"\n$f_1$ é"
 NO_TEXT = os.fsdecode(b"no\xfftext")
+
+
+def run(data, root, *more) -> int:
+    words = [
+        "-a",
+        "cifar_resnet20",
+        "--gpu",
+        "-1",
+        "--image-size",
+        "32",
+        "-b",
+        "6",
+        "-j",
+        "0",
+        "--seed",
+        "3",
+    ]
+    return main_imagenet.main([str(data), "--ckpt", str(root), *words, *map(str, more)])
 
 
 @pytest.fixture(scope="module")

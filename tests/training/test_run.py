@@ -19,9 +19,10 @@ from runs import (
     run,
     same,
 )
+from torch import nn
 
 import main_imagenet
-from networks.attentions import fused
+from networks.attentions import ATTENTIONS, Spec, fused
 from networks.cifar.resnet import CifarResNet
 
 FIRST_STEP = 2  # forward passes until then: the header counts FLOPs with one
@@ -120,6 +121,24 @@ def test_a_run_by_one_operator_goes_on_bit_for_bit(digits, tmp_path, monkeypatch
     assert_same_run(parts, whole)
 
 
+class Drops(nn.Dropout):
+    """A module of somebody's own that draws random numbers."""
+
+    def __init__(self, _channels: int, p: float = 0.5, device=None, dtype=None):
+        super().__init__(p)
+
+
+def test_a_module_that_draws_random_numbers_goes_on_bit_for_bit(digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(ATTENTIONS, "drops", Spec(Drops, param="p", slot="block"))
+    words = ("--attention-type", "drops", "--epochs", 2)
+    assert run(digits, tmp_path / "whole", *words) == 0
+    with SignalAtForward(CifarResNet, 1 + STEPS + 2 + 2, signal.SIGTERM):
+        assert run(digits, tmp_path / "parts", *words) == 143
+    torch.rand(7)  # a new process would not stand where the stopped one stood
+    assert run(digits, tmp_path / "parts", *words, "--resume", "auto") == 0
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
 def test_a_run_that_gets_nothing_right_keeps_its_first_state_as_the_best(digits, tmp_path, capsys):
     # so slow, among so many classes, that no image is ever taken for one of the three there are
     options = ("--num-classes", 1000, "--lr", 1e-9, "--resume", "auto")
@@ -153,8 +172,8 @@ def test_evaluation_repeats_the_accuracy_at_any_batch_size(undisturbed, digits, 
     expected = max(metrics(undisturbed), key=lambda line: line["val_acc1"])
     line = f" * Acc@1 {expected['val_acc1']:.3f}"
     before = sorted(undisturbed.rglob("*"))
-    for source in (("--resume", best, "-b", 5), ("--weights", target, "-b", 1)):
-        assert run(digits, undisturbed, "-e", *source) == 0
+    for size in (5, 1):
+        assert run(digits, undisturbed, "-e", "--resume", best, "-b", size) == 0
         assert capsys.readouterr().out.splitlines()[-1] == line
     assert sorted(undisturbed.rglob("*")) == before
 

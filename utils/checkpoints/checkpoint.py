@@ -22,8 +22,6 @@ from .recognition import identify, is_of
 AVERAGE = "state_dict_ema"
 AVERAGES = (AVERAGE, "model_ema", "ema", "params_ema")
 PLACES = ("state_dict", "model", "model_state_dict", "net", "network", "weights", "params")
-# the lambda of the published ImageNet networks, and the paper's on CIFAR
-PUBLISHED_LAMBDA, CIFAR_LAMBDA = 0.1, 1e-4
 # a file that says more of itself is not believed
 MOST_CLASSES, LARGEST_IMAGE = 2**20, 4096
 # what weights may be in a file; they are computed with in float32
@@ -84,7 +82,9 @@ class Checkpoint:
             raise self.refusal(f"holds weights that are no plain floats ({some(odd)})")
         bad = [key for key, value in weights.items() if not value.float().isfinite().all()]
         if bad:
-            raise self.refusal(f"holds weights that are NaN or infinite ({some(bad)})")
+            raise self.refusal(
+                f"makes outputs that are not finite, as its weights are ({some(bad)})"
+            )
         return state
 
     @property
@@ -130,15 +130,12 @@ class Checkpoint:
     def preparation(self, arch: str) -> Preparation:
         """How the images of its network, an `arch`, are prepared: as it says, else CIFAR's for a
         CIFAR network, else ImageNet's."""
-        said = self.content.get("preparation")
-        kinds = {"shorter_side": int, "centre_crop": int, "mean": tuple, "std": tuple}
-        if not isinstance(said, Mapping) or said.keys() != kinds.keys():
-            said = {}
-        if said and all(isinstance(said[name], kind) for name, kind in kinds.items()):
-            prepared = Preparation(**said)
-            sides = 0 < prepared.centre_crop <= prepared.shorter_side <= LARGEST_IMAGE
-            numbers = [*prepared.mean, *prepared.std]
-            if sides and len(numbers) == 6 and all(type(each) is float for each in numbers):
+        with suppress(KeyError, TypeError):
+            prepared = Preparation(**self.content["preparation"])
+            shorter, crop, mean, std = prepared
+            sides = type(shorter) is type(crop) is int and 0 < crop <= shorter <= LARGEST_IMAGE
+            types = {type(number) for number in (*mean, *std)}
+            if sides and len(mean) == len(std) == 3 and types == {float}:
                 return prepared
         return CIFAR if arch.startswith("cifar_") else IMAGENET
 
@@ -171,10 +168,9 @@ class Checkpoint:
         if said and replace(said, num_classes=network.num_classes) != network:
             raise self.refusal(f"is of another network; it was trained with {said.options}")
         if network.attention == "none" and names_simam(self.raw_weights):
-            param = CIFAR_LAMBDA if network.arch.startswith("cifar_") else PUBLISHED_LAMBDA
             raise self.refusal(
                 "is a published one of a network with SimAM; use it with "
-                f"--attention-type simam --attention-param {param:g}"
+                f"--attention-type simam --attention-param {_published_lambda(network.arch):g}"
             )
 
     def recognise(self, attention: str | None = None, param: float | None = None) -> Recognised:
@@ -201,7 +197,7 @@ class Checkpoint:
             assumed["attention"] = f"{' and '.join(fits)} have the same keys, taken for {name}"
         arch, count = fits[name]
         if param is None and name == "simam":
-            param = CIFAR_LAMBDA if arch.startswith("cifar_") else PUBLISHED_LAMBDA
+            param = _published_lambda(arch)
             assumed["attention_param"] = f"lambda {param:g} as published"
         network = Network(arch=arch, attention=name, attention_param=param, num_classes=count)
         return Recognised(network, assumed)
@@ -221,8 +217,9 @@ class Checkpoint:
         """Load the weights into `model`, every key and shape, see `load_state`."""
         load_state(model, self.weights, self.path)
 
-    def start(self, model: nn.Module) -> list[str]:
-        """As `load_into`, but without a classifier of its size `model` keeps its own.
+    def start(self, model: nn.Module, classes: Sequence[str] = ()) -> list[str]:
+        """As `load_into`, but without a classifier of its size, or of other `classes`, `model`
+        keeps its own.
 
         Returns the lines that say so.
         """
@@ -230,13 +227,13 @@ class Checkpoint:
         head = classifier_of(wanted)
         own = {key: value for key, value in wanted.items() if key.startswith(head)}
         notes = [f"weights     {self.label}"]
+        other = bool(classes) and self.classes not in ([], list(classes))
+        other |= any(key in state and state[key].shape != own[key].shape for key in own)
         if classifier_of(state) is None:
             notes.append("            it has no classifier; a new one is made")
-            state = state | own
-        elif any(key in state and state[key].shape != value.shape for key, value in own.items()):
+        elif other:
             notes.append(f"            its classifier of {self.num_classes} classes is made anew")
-            state = state | own
-        load_state(model, state, self.path)
+        load_state(model, state | own if notes[1:] else state, self.path)
         return notes
 
 
@@ -295,6 +292,10 @@ def classifier_of(state: StateDict) -> str | None:
         if value.dim() == 2 and key.endswith(".weight") and ".attn_" not in key:
             return key.removesuffix("weight")
     return None
+
+
+def _published_lambda(arch: str) -> float:
+    return 1e-4 if arch.startswith("cifar_") else 0.1
 
 
 def _holds_tensors(content: Any) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from ..errors import UsageError
+
 StateDict = dict[str, torch.Tensor]
 Rule = tuple[str, str | Callable[[re.Match], str]]
 
@@ -114,10 +116,10 @@ def _rules_for(keys: Iterable[str]) -> list[Rule]:
 def published_keys(state_dict: StateDict, attention: str) -> StateDict:
     """The inverse of `remap_legacy_keys`: our keys -> those of the published networks.
 
-    Raises ValueError for an attention that was not published: others than SimAM, SE and CBAM.
+    Raises UsageError for an attention that was not published: others than SimAM, SE and CBAM.
     """
     if attention not in ("none", "simam", "se", "cbam"):
-        raise ValueError(f"there are no published names for networks with {attention!r}")
+        raise UsageError(f"there are no published names for networks with {attention!r}")
     last_norm = "bn3" if "layer1.0.bn3.weight" in state_dict else "bn2"
     paired_norm = (
         (rf"^(layer\d\.\d+\.{last_norm})\.", r"\1.0."),

@@ -1,6 +1,7 @@
 """A checkpoint's network, ready to be used."""
 
 import sys
+from argparse import Namespace
 from dataclasses import dataclass
 
 import torch
@@ -31,11 +32,6 @@ class Trained:
     def path(self) -> str:
         return self.checkpoint.path
 
-    def tell_assumed(self) -> None:
-        """A line on standard error, where something was assumed."""
-        if self.assumed:
-            print(f"note: {self.path}: {'; '.join(self.assumed.values())}", file=sys.stderr)
-
     def normalise(self, device: torch.device) -> Normalise:
         """uint8 images, cut as `preparation` says -> the network's input on `device`."""
         return Normalise(device, self.preparation)
@@ -63,3 +59,11 @@ def load_trained(
         checkpoint.preparation(network.arch).at(size),
         assumed,
     )
+
+
+def load_and_tell(path: str, args: Namespace) -> Trained:
+    """`load_trained` with what `args` say of it; a line on standard error says what was assumed."""
+    trained = load_trained(path, args.attention_type, args.attention_param, args.image_size)
+    if trained.assumed:
+        print(f"note: {path}: {'; '.join(trained.assumed.values())}", file=sys.stderr)
+    return trained

@@ -182,7 +182,7 @@ def _list(folder: str) -> Listing:
     started = time.time_ns()
     entries = list(os.scandir(folder))
     classes = sorted(e.name for e in entries if e.is_dir() and is_data(e.name))
-    left_out = Counter(kind_of(e.name) for e in entries if e.name not in classes)
+    left_out = Counter(kind_of(name) for name in {e.name for e in entries} - {*classes})
     # a link from one class to another, or to all of them, would count images twice
     roots = {os.path.realpath(os.path.join(folder, name)) for name in [".", *classes]}
     folders, names, targets = ["."], [], []

@@ -187,14 +187,10 @@ def choose_device(gpu: str | None) -> torch.device:
     if not gpu.isdecimal():
         raise UsageError(f"--gpu {gpu} is not a GPU number; give one such as 0, or -1 for the CPU")
     if int(gpu) >= present:
-        have = (
-            f"GPUs 0 to {present - 1}"
-            if present > 1
-            else "GPU 0 only"
-            if present
-            else "no CUDA GPU"
+        raise UsageError(
+            f"--gpu {gpu}: this machine has {present} CUDA GPUs, counted from 0; "
+            "--gpu -1 computes on the CPU"
         )
-        raise UsageError(f"--gpu {gpu}: this machine has {have}; --gpu -1 computes on the CPU")
     return torch.device("cuda", int(gpu))
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -31,7 +32,8 @@ def exit_code(
     its output went away, such as head, it ends in silence, with 141.
     """
     launched = torch.distributed.is_torchelastic_launched()
-    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
+    with suppress(AttributeError):  # a notebook's takes all
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: file names may be no text
     try:
         code = command() or 0
         sys.stdout.flush()
@@ -45,7 +47,7 @@ def exit_code(
     except BrokenPipeError:
         # what is still buffered would be written, and fail, when Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + 13  # SIGPIPE, which is not on Windows
     except UsageError as error:
         return _tell(error)
     except Exception as error:
@@ -62,7 +64,8 @@ def _tell(error: Exception) -> int:
     others is not the reason: it first gives the launcher time to end it.
     """
     # the loader's handler would raise a lost worker's error again, at the end of each other one
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if hasattr(signal, "SIGCHLD"):  # not on Windows
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     launched = torch.distributed.is_torchelastic_launched()
     if isinstance(error, UsageError):
         reason, code = str(error), 2

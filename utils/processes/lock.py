@@ -1,11 +1,15 @@
 """One run at a time in a folder."""
 
-import fcntl
 import functools
 import os
 import weakref
 
 from ..errors import UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _held: set[int] = set()
 
@@ -13,10 +17,14 @@ _held: set[int] = set()
 class FolderLock:
     """Holds `folder` for this process until `release`, or until it ends, however that comes.
 
-    Raises UsageError where another process holds it.
+    Raises UsageError where another process holds it. Where a system has no such locks, it holds
+    nothing.
     """
 
     def __init__(self, folder: str):
+        if fcntl is None:
+            self.release = lambda: None
+            return
         handle = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is not on Windows
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Stopped(Exception):
@@ -42,7 +43,7 @@ class StopRequest:
         return self
 
     def _note(self, signum: int, _frame) -> None:
-        self.noted = self.noted or (signal.SIGTERM if signum == signal.SIGUSR1 else signum)
+        self.noted = self.noted or (signum if signum == signal.SIGINT else signal.SIGTERM)
         if signum == signal.SIGINT and self.launcher is None:
             signal.signal(signum, self._before[signum])
 

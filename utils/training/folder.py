@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoints import Checkpoint, CheckpointError
-from ..errors import UsageError
+from ..errors import UsageError, one_line
 
 LATEST = "checkpoint.pth.tar"
 PREVIOUS = "checkpoint_previous.pth.tar"
@@ -59,15 +59,15 @@ def find_checkpoint(resume: str | None, folder: str) -> Found:
 def changed_options(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> list[str]:
     """A line on the options in which `settings` are not those of the checkpoint's run, if any."""
     try:
-        old = json.loads(Path(checkpoint.path).with_name("args.json").read_text())
-    except (OSError, ValueError):
+        old = dict(json.loads(Path(checkpoint.path).with_name("args.json").read_text()))
+    except (OSError, ValueError, TypeError):
         return []
     changed = [
         f"--{name.replace('_', '-')} {value} (was {old[name]})"
         for name, value in settings.items()
         if name in old and old[name] != value and name not in ("resume", "ckpt", "device")
     ]
-    return [f"changed     {', '.join(changed)}"] if changed else []
+    return [one_line(f"changed     {', '.join(changed)}")] if changed else []
 
 
 def _first_whole(paths: list[str], folder: str) -> Found:

@@ -71,7 +71,7 @@ class Run:
             arch = config.network.arch
             raise UsageError(f"--zero-init-residual: no residual branch of {arch} ends in a norm")
         if config.weights and not checkpoint:
-            notes = notes + Checkpoint(config.weights).start(self.model)
+            notes = notes + Checkpoint(config.weights).start(self.model, data.classes)
         dist.place(self.model)
         self.learner = self._new_learner()
 

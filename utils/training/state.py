@@ -50,7 +50,7 @@ def _word(value: Any) -> bool:
 
 
 def _amount(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < 2**53
+    return _count(value, 2**53) or (type(value) is float and 0 <= value < math.inf)
 
 
 def _amounts(*names: str) -> Callable[[Any], bool]:
