@@ -22,7 +22,7 @@ from runs import (
 from torch import nn
 
 import main_imagenet
-from networks.attentions import ATTENTIONS, Spec
+from networks.attentions import ATTENTIONS, Spec, fused
 from networks.cifar.resnet import CifarResNet
 
 FIRST_STEP = 2  # forward passes until then: the header counts FLOPs with one
@@ -108,6 +108,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert (stopped["epoch"], stopped["step"]) == position
     assert run(digits, tmp_path, "--epochs", 3, "--resume", "auto", "-j", 2) == 0
     assert_same_run(tmp_path, undisturbed)
+
+
+def test_a_run_by_one_operator_goes_on_bit_for_bit(digits, tmp_path, monkeypatch):
+    """SimAM in one with norm and activation, which batches of this size would not be worth."""
+    monkeypatch.setattr(fused, "SMALL", 0)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(digits, whole, "--epochs", 2) == 0
+    with SignalAtForward(CifarResNet, 1 + 2, signal.SIGTERM):
+        assert run(digits, parts, "--epochs", 2) == 143
+    assert run(digits, parts, "--epochs", 2, "--resume", "auto") == 0
+    assert_same_run(parts, whole)
 
 
 class Drops(nn.Dropout):
