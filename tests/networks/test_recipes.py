@@ -119,6 +119,7 @@ def tasks(tmp_path, monkeypatch):
     """Where ultralytics looks up the names in its yaml files; SimAM is one of them."""
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("YOLO_OFFLINE", "true")
+    monkeypatch.chdir(tmp_path)  # where it exports to
     pytest.importorskip("ultralytics")
     import ultralytics.nn.tasks as tasks
 
