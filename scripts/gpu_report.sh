@@ -54,7 +54,7 @@ pytest=("$PYTHON" -m pytest -v -m gpu -p no:cacheprovider --continue-on-collecti
 
 # in the order of what matters, in case the time runs out
 step gpu_tests_simam.txt 95 "${pytest[@]}" tests/networks/test_simam.py \
-    tests/networks/test_simam_triton.py
+    tests/networks/test_simam_triton.py tests/networks/test_fused_triton.py
 step bench_simam.txt 190 "$PYTHON" scripts/bench_simam.py --device cuda \
     --json "$out/bench_simam.json"
 # without timm: its share of the memory would not fit beside the others' in 80 GB

@@ -124,15 +124,15 @@ def test_python_runs(page, text, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_first_page_trains_and_evaluates(digits, tmp_path):
+def test_the_first_page_trains_and_evaluates(digits32, tmp_path):
     """Its two commands, on small images and the CPU, end with the line that it shows."""
     page = ROOT / "README.md"
     training, evaluation = (c for c in commands(page) if c.startswith("main_imagenet.py IMAGENET "))
     best = str(tmp_path / "ckpts" / "imagenet-resnet50-simam-param0.1" / "model_best.pth.tar")
-    small = shlex.split("--image-size 32 -b 8 -j 0 --gpu -1 --lr 0.001")
+    small = shlex.split("--image-size 32 -b 32 -j 0 --gpu -1 --lr 0.001")
     for command, more in ((training, ["--epochs", "1"]), (evaluation, [])):
         words = shlex.split(command.replace("CHECKPOINT.pth", best))[2:]
-        done = run_command(digits, *words, *small, *more, cwd=tmp_path)
+        done = run_command(digits32, *words, *small, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     (shown,) = re.findall(r"`( \* Acc@1 [^`]*)`", page.read_text())
     numbers = re.compile(r"\d+\.\d{3}")
