@@ -12,8 +12,9 @@ network without attention.
 The contenders take turns, and a ratio is the median over the turns of the ratio within a turn.
 Every contender is first checked against the formula in float64; one that is wrong, or fails, is
 named on standard error and left out, and the exit code is 1. On a GPU the times are the device's
-own. On the CPU freed memory is kept for networks, as training keeps it, and so for layers that are
-timed after them: --only layers times these as any process would run them.
+own, and with OMP_NUM_THREADS=1 the CPU's, which other work on the machine disturbs less. On the CPU
+freed memory is kept for networks, as training keeps it, and so for what is timed after them: --only
+layers times these as any process would run them.
 """
 
 import argparse
@@ -69,7 +70,7 @@ NETWORKS = {
     "cpu": (("resnet18", 16), ("mobilenet_v2", 16)),
     "cuda": (("resnet50", 256), ("resnet18", 256), ("mobilenet_v2", 256)),
 }
-ROUNDS = {"cpu": 9, "cuda": 15}
+ROUNDS = {"cpu": 5, "cuda": 15}
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 # the largest first: what matters most is there if the time runs out
 MAPS = ((64, 56, 56), (32, 112, 112), (128, 28, 28), (256, 14, 14), (512, 7, 7))

@@ -95,14 +95,16 @@ class Report:
 def seconds(call: Callable, device: str, queued: int = 1) -> float:
     """One call on the CPU; on a GPU the mean of `queued` calls, between two events.
 
+    On one thread of a CPU it is the time that this process had it, whatever else runs there.
     One call is timed as it comes, its start by the host included. Several are queued while the
     GPU is kept busy, so that it waits for the host before none of them: device time alone, as
     long as the host takes less than 10 ms to queue what the GPU runs in less than that.
     """
     if device == "cpu":
-        start = time.perf_counter()
+        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+        start = clock()
         call()
-        return time.perf_counter() - start
+        return clock() - start
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     if queued > 1:
         torch.cuda._sleep(PAUSE)
