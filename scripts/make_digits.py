@@ -6,11 +6,23 @@ makes FOLDER/train/<digit>/<number>.png and FOLDER/val/<digit>/<number>.png: of 
 first 36 images are for validation, the others for training. They are 8x8 pixels, grey.
 """
 
+import argparse
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from utils.cli import Parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where train/ and val/ begin")
+    return parser.parse_args(argv)
 
 
 def write_digits(folder: Path, val: int, train: int | None = None, classes: int = 10) -> None:
@@ -29,6 +41,4 @@ def write_digits(folder: Path, val: int, train: int | None = None, classes: int 
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    write_digits(Path(sys.argv[1]), val=36)
+    write_digits(parse_args().folder, val=36)
