@@ -96,6 +96,14 @@ def test_the_cache_notices_changes(tree, change):
     assert samples(tree) == expected(tree) != before
 
 
+@pytest.mark.parametrize("above", ["a", ".", ".."])
+def test_a_link_to_a_folder_that_it_is_in_leads_nowhere(tree, above):
+    before = samples(tree)
+    (tree / "train" / "a" / "deep" / "up").symlink_to((tree / "train" / above).resolve())
+    settle(tree)
+    assert samples(tree) == before
+
+
 def test_a_folder_that_has_just_changed_is_not_trusted(tree):
     settle(tree, seconds=1)
     assert samples(tree) == expected(tree)

@@ -45,9 +45,10 @@ def walk(
     letters, sorted as torchvision's ImageFolder does it.
 
     left_out: where the others are counted, by `kind_of`. Links are followed, to each real folder
-    once, and to none of those `seen` elsewhere.
+    once, and to none of those `seen` elsewhere, nor to one that `folder` is in.
     """
-    for place, names in sorted(_visit(folder, {*seen, os.path.realpath(folder)})):
+    real = Path(folder).resolve()
+    for place, names in sorted(_visit(folder, {*seen, *map(str, (real, *real.parents))})):
         found = sorted(n for n in names if is_data(n) and n.lower().endswith(endings))
         if left_out is not None:
             left_out.update(map(kind_of, {*names} - {*found}))
