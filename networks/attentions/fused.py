@@ -37,7 +37,7 @@ from .simam import NARROW, SimAM, dense, is_traced, like, simam_formula, triton_
 # time; SIMAM_FUSED=0 empties it. "cuda" has kernels too, which have never run on a GPU.
 FUSED = set() if os.environ.get("SIMAM_FUSED") == "0" else {"cpu"}
 
-# Elements of a batch up to which the sums over it cost what is gained: measured, see README.md
+# Elements of a batch up to which, in training, the sums over it cost what is gained
 SMALL = 2**20
 
 # what an activation keeps of z
