@@ -3,11 +3,11 @@
 import gzip
 import io
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
 from PIL import Image
+from tars import tar_of
 
 from scripts import prepare_imagenet
 from scripts.prepare.archives import DEVKIT, TRAIN_ARCHIVE, VAL_ARCHIVE
@@ -23,18 +23,6 @@ ODD_TYPES = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE
 def jpeg(seed: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 15), (seed, 90, 255 - seed)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def tar_of(files: Mapping[str, bytes], more: tuple[tarfile.TarInfo, ...] = ()) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-        for member in more:
-            tar.addfile(member)
     return buffer.getvalue()
 
 
@@ -69,10 +57,13 @@ class Archives:
         more = {odd: odd_member(draw)}
         archives = {
             TRAIN_ARCHIVE: tar_of(
-                {name: tar_of(images, more.get("class", ())) for name, images in inner.items()},
-                more.get("train", ()),
+                {
+                    name: tar_of(images, more=more.get("class", ()))
+                    for name, images in inner.items()
+                },
+                more=more.get("train", ()),
             ),
-            VAL_ARCHIVE: tar_of(val, more.get("val", ())),
+            VAL_ARCHIVE: tar_of(val, more=more.get("val", ())),
         }
         source = place / "source"
         source.mkdir()
@@ -86,7 +77,7 @@ class Archives:
             files = {"large": large, truth: b"1\n2\n", f"{DEVKIT}/data/meta.mat": b"x"}
             self.words = []
             archives[f"{DEVKIT}.tar.gz"] = gzip.compress(
-                tar_of(files, more.get("devkit", ())), compresslevel=1
+                tar_of(files, more=more.get("devkit", ())), compresslevel=1
             )
         how = [f"odd in {odd}", str(odd in more and (more[odd][0].name, more[odd][0].type))]
         name = draw.choice([*archives, "none"])

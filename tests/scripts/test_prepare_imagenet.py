@@ -9,6 +9,7 @@ from threading import Thread
 import numpy as np
 import pytest
 from PIL import Image
+from tars import tar_of
 
 from scripts.prepare_imagenet import main
 
@@ -36,18 +37,6 @@ EXPECTED = {
     f"train/{c}/{n}": data for c, files in TRAIN_IMAGES.items() for n, data in files.items()
 }
 EXPECTED |= {f"val/{c}/{n}": VAL_IMAGES[n] for c, n in zip(VAL_WNIDS, VAL_IMAGES, strict=True)}
-
-
-def tar_of(files: dict[str, bytes], mode: str = "w", more: list[tarfile.TarInfo] = ()) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-        for member in more:
-            tar.addfile(member)
-    return buffer.getvalue()
 
 
 def devkit(numbers=VAL_NUMBERS, meta: bytes | None = None) -> bytes:
