@@ -47,6 +47,7 @@ from torch import nn
 
 from networks.attentions import FUSED, SimAM, simam_norm_act
 from scripts.bench.common import (
+    LAYOUTS,
     Report,
     describe,
     device_of,
@@ -79,7 +80,6 @@ BLOCKS = ((32, 112, 112), (64, 56, 56), (144, 56, 56), (192, 28, 28), (576, 14, 
 IMAGE_SIZE = 224
 # calls that a GPU gets at once: enough for it to be busy, few enough for its queue of 1024 kernels
 QUEUED = 10
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
 

@@ -25,6 +25,7 @@ from utils.report.tables import table
 
 # what `torch.cuda._sleep` takes for about 10 ms, in which the host starts a thousand kernels
 PAUSE = 20_000_000
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 UNMEASURED = 2  # rounds that come first: allocation, choice of kernels
 
 Contenders = Mapping[Hashable, Callable[[], float]]

@@ -21,10 +21,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from networks.attentions import fused_triton, simam_triton
+from scripts.bench.common import LAYOUTS
 from utils.report.tables import table
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 MAPS = ((256, 64, 56, 56), (256, 256, 14, 14))
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 FIXED = dict.fromkeys(("e_lambda", "low", "high"), "fp32")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 pytest.importorskip("triton", minversion="3.2", reason="needs Triton")
+from scripts.bench.common import LAYOUTS
 from scripts.bench.compiled import TOOLS, compiled, in_loops, launches, needs
 
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 # ResNet's maps, a detector's, and the sizes that Triton compiles apart
 MAPS = {
     "56x56": (256, 64, 56, 56),
