@@ -19,7 +19,7 @@ def content(undisturbed):
 
 
 def test_a_real_one_is_taken(content, undisturbed):
-    state = State.of(Checkpoint(str(path(undisturbed))))
+    state = State.of(checked(Checkpoint(str(path(undisturbed)))))
     assert (state.epoch, state.step, state.best_acc1) == (3, 0, content["best_acc1"])
     assert checked(Checkpoint("a.pth", content | {"best_acc1": -math.inf}))["best_acc1"] < 0
 
@@ -56,7 +56,9 @@ def test_what_no_run_writes_is_refused_in_one_line(content, entry, values):
 def test_odd_counters_of_both_formats_are_refused(content, value):
     old = {name: each for name, each in content.items() if name not in ("counters", "version")}
     sums = list(content["counters"].values())
-    assert State.of(Checkpoint("a.pth", old | {"sums": sums})).counters == content["counters"]
+    assert (
+        State.of(checked(Checkpoint("a.pth", old | {"sums": sums}))).counters == content["counters"]
+    )
     made = [old | {"sums": [value, *sums[1:]]}]
     made.append(content | {"counters": content["counters"] | {"images": value}})
     for each in made:

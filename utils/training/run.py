@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ class Run:
         self.saved_at = time.monotonic()
         dist.check_same(self.facts)
         if checkpoint:
-            self._go_on(checkpoint)
+            self._go_on(checkpoint, said)
             where = f"epoch {self.epoch + 1}, step {self.step + 1}"
             notes = notes + [f"resumed     {checkpoint.path}: {where}"]
         settings = config.options | asdict(config.network) | {"images": data.images}
@@ -113,9 +113,9 @@ class Run:
     def path(self, name: str) -> str:
         return os.path.join(self.config.folder, name)
 
-    def _go_on(self, checkpoint: Checkpoint) -> None:
-        """Take its state over; the optimizer keeps its own settings."""
-        state, said, learner = State.of(checkpoint), checkpoint.content, self.learner
+    def _go_on(self, checkpoint: Checkpoint, said: Mapping[str, Any]) -> None:
+        """Take over the state that the checkpoint `said`; the optimizer keeps its own settings."""
+        state, learner = State.of(said), self.learner
         if checkpoint.classes != self.data.classes:
             raise checkpoint.refusal("was trained on other class folders")
         for name in WITHIN_EPOCH if state.step else ():

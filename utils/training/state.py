@@ -141,9 +141,8 @@ class State:
         return {"version": VERSION, **values}
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "State":
-        """That of a checkpoint of ours; raises CheckpointError as `checked`."""
-        content = checked(checkpoint)
+    def of(cls, content: Mapping[str, Any]) -> "State":
+        """That in the content of a checkpoint of ours, `checked`."""
         return cls(
             **{each.name: content[each.name] for each in fields(cls) if each.name in content}
         )
