@@ -12,7 +12,7 @@ from torchvision.models import ResNet18_Weights
 from networks import create_model
 from scripts import evaluate_all, export_onnx, gradcam, predict, show_attention, train_cifar
 from utils.checkpoints import Checkpoint
-from utils.checkpoints.formats import write_weights
+from utils.checkpoints.formats import CheckpointError, write_weights
 from utils.data.preparation import CIFAR, IMAGENET
 
 CPU = ["--gpu", "-1"]
@@ -108,10 +108,14 @@ def test_another_size_keeps_the_rest():
     "said",
     [None, 7, {}, {"centre_crop": 32}, IMAGENET._asdict() | {"mean": 0.5}, list(IMAGENET)],
 )
-def test_what_is_no_preparation_is_not_taken(said):
-    checkpoint = Checkpoint("", {"preparation": said})
-    assert checkpoint.preparation("resnet18") == IMAGENET
-    assert checkpoint.preparation("cifar_resnet20") == CIFAR
+def test_what_is_no_preparation_is_refused(said):
+    with pytest.raises(CheckpointError, match="^checkpoint w.pth is damaged: its preparation"):
+        Checkpoint("w.pth", {"preparation": said}).preparation("resnet18")
+
+
+@pytest.mark.parametrize(("arch", "usual"), [("resnet18", IMAGENET), ("cifar_resnet20", CIFAR)])
+def test_a_file_that_says_nothing_has_the_usual_one(arch, usual):
+    assert Checkpoint("", {"arch": arch}).preparation(arch) == usual
 
 
 def test_what_a_file_says_is_taken():

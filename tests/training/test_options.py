@@ -1,17 +1,21 @@
 """Options that change what a run does, keeps and says, through the command."""
 
+import itertools
 import json
+import os
 import shutil
 import signal
+from contextlib import contextmanager
+from functools import partial
 from random import Random
 
 import pytest
 import torch
-from jobs import COMMAND, Job
-from runs import SignalAtForward, assert_equal, command, load, metrics, path, run, same
+from runs import SignalAtForward, assert_equal, load, metrics, path, run, same
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torchvision.transforms import v2
 
-from networks import create_model
+from networks import MODELS, create_model
 from networks.cifar.resnet import CifarResNet
 from networks.init import zero_init_residual
 from utils.data.images import PillowImage, TrainTransform
@@ -116,26 +120,40 @@ def test_profile_leaves_a_table_and_a_trace(digits, tmp_path, capsys):
     assert "aten::mkldnn_convolution" in capsys.readouterr().out
 
 
+@contextmanager
+def signal_after_update(count: int):
+    """Send SIGTERM to this process after the update number `count`, which --compile leaves whole."""
+    updates = itertools.count(1)
+
+    def after_update(_optimizer, _args, _kwargs):
+        if next(updates) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    handle = register_optimizer_step_post_hook(after_update)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @pytest.mark.slow
-def test_compiled_with_all_options_stopped_and_resumed(digits, tmp_path):
+def test_compiled_with_all_options_stopped_and_resumed(digits, tmp_path, monkeypatch, capsys):
     """The same numbers as without --compile, too, as long as rounding can't add up."""
-    options = ["--epochs", 2, "--lr", 1e-6, *ALL.split()]
+    monkeypatch.setitem(MODELS, "cifar_resnet8", partial(CifarResNet, 8))
+    options = ["-a", "cifar_resnet8", "--epochs", 2, "--lr", 1e-6, *ALL.split()]
 
-    def job(name, *more):
-        arguments = command(digits, tmp_path / name, *options, "--compile", *more)
-        return Job(tmp_path / "jobs", COMMAND, *arguments, mark=tmp_path / name)
+    def trained(name, *more):
+        torch.compiler.reset()
+        return run(digits, tmp_path / name, *options, *more)
 
-    with job("whole") as whole:
-        assert whole.finish() == 0, whole.err.read_text()
-        assert "\ncompiled    in " in whole.out.read_text()
-    with job("parts") as parts:
-        parts.after_steps(1)
-        parts.process.terminate()
-        assert parts.finish() == 143
-    with job("parts", "--resume", "auto") as parts:
-        assert parts.finish() == 0
+    assert trained("whole", "--compile") == 0
+    assert "\ncompiled    in " in capsys.readouterr().out
+    with signal_after_update(1):
+        assert trained("parts", "--compile") == 143
+    assert (load(tmp_path / "parts")["epoch"], load(tmp_path / "parts")["step"]) == (0, 1)
+    assert trained("parts", "--compile", "--resume", "auto") == 0
     assert_equal(load(tmp_path / "parts"), load(tmp_path / "whole"), "checkpoint")
-    assert run(digits, tmp_path / "eager", *options) == 0
+    assert trained("eager") == 0
     eager = load(tmp_path / "eager")["state_dict"]
     assert load(tmp_path / "whole")["state_dict"].keys() == eager.keys()
     for found, wanted in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "eager"), strict=True):

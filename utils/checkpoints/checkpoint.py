@@ -129,15 +129,17 @@ class Checkpoint:
 
     def preparation(self, arch: str) -> Preparation:
         """How the images of its network, an `arch`, are prepared: as it says, else CIFAR's for a
-        CIFAR network, else ImageNet's."""
-        with suppress(KeyError, TypeError):
+        CIFAR network, else ImageNet's. Raises CheckpointError where it says what can't be."""
+        if "preparation" not in self.content:
+            return CIFAR if arch.startswith("cifar_") else IMAGENET
+        with suppress(TypeError):
             prepared = Preparation(**self.content["preparation"])
             shorter, crop, mean, std = prepared
             sides = type(shorter) is type(crop) is int and 0 < crop <= shorter <= LARGEST_IMAGE
             types = {type(number) for number in (*mean, *std)}
             if sides and len(mean) == len(std) == 3 and types == {float}:
                 return prepared
-        return CIFAR if arch.startswith("cifar_") else IMAGENET
+        raise self.refusal("is damaged: its preparation of images is no such thing")
 
     @property
     def classes(self) -> list[str]:
