@@ -34,14 +34,16 @@ PARAMETERS = {
 }
 
 
-def pairs() -> list[tuple[str, str]]:
-    """Every network with SimAM, and every kind of block with every module."""
-    every = {(arch, "simam") for arch in list_models()}
-    return sorted(every | {(arch, name) for arch in KINDS for name in list_attentions()})
+# they have the blocks of others, more often or wider
+LARGE = ("resnet101", "resnet152", "resnext101_32x8d")
+LARGE += ("cifar_wideresnet28_10", "cifar_wideresnet40_10")
 
 
-@pytest.mark.parametrize(("arch", "attention"), pairs())
-def test_trains(arch, attention):
+def unhurried(names) -> list:
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in names]
+
+
+def check_trains(arch: str, attention: str) -> None:
     model = create_model(arch, attention, num_classes=7)
     logits = model(torch.randn(2, 3, *(2 * [16 if arch.startswith("cifar") else 64])))
     assert logits.shape == (2, 7)
@@ -51,8 +53,19 @@ def test_trains(arch, attention):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("arch", unhurried(list_models()))
+def test_every_network_trains_with_simam(arch):
+    check_trains(arch, "simam")
+
+
+@pytest.mark.parametrize("attention", sorted({*list_attentions()} - {"simam"}))
+@pytest.mark.parametrize("arch", KINDS)
+def test_every_kind_of_block_trains_with_every_module(arch, attention):
+    check_trains(arch, attention)
+
+
 @pytest.mark.parametrize(
-    "arch", sorted(name for name in MODELS if hasattr(torchvision.models, name))
+    "arch", unhurried(sorted(name for name in MODELS if hasattr(torchvision.models, name)))
 )
 def test_plain_network_is_torchvisions(arch):
     theirs = getattr(torchvision.models, arch)().eval()

@@ -122,7 +122,7 @@ def test_profile_leaves_a_table_and_a_trace(digits, tmp_path, capsys):
 
 @contextmanager
 def signal_after_update(count: int):
-    """Send SIGTERM to this process after the update number `count`, which --compile leaves whole."""
+    """Send SIGTERM to this process after the update number `count`, which is never compiled."""
     updates = itertools.count(1)
 
     def after_update(_optimizer, _args, _kwargs):
