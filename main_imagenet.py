@@ -59,8 +59,8 @@ def train(config: Config, dist: Dist) -> None:
     prepared = IMAGENET.at(config.data.image_size)
     facts = DataFacts(
         classes=train_images.classes,
-        images=len(train_images.paths),
-        val_images=len(val_images.paths),
+        images=len(train_images.images),
+        val_images=len(val_images.images),
         preparation=prepared,
         decoder=decoder,
         checksum=None if config.data.root is None else train_images.checksum(),
@@ -97,7 +97,7 @@ def evaluate(config: Config, dist: Dist) -> None:
     log = RunLog(quiet=not dist.is_main)
     prepared = checkpoint.preparation(network.arch).at(data.image_size)
     log.lines(header(net, network, dist, prepared.centre_crop))
-    count = f"{len(images.paths)} validation images in {len(images.classes)} classes"
+    count = f"{len(images.images)} validation images in {len(images.classes)} classes"
     cut = f"resized to {prepared.shorter_side}, the middle {prepared.centre_crop} pixels"
     log.lines([f"data        {count}, {cut}", *images.notes, "run folder  none written"])
     log.line(f"weights     {checkpoint.label}")

@@ -36,6 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
 
+import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,9 +46,9 @@ from statistics import median
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import transforms
-from torchvision.datasets.folder import pil_loader
 
 from scripts.bench.common import Report, describe, rounded, summary, take_turns
 from utils.data.batches import Key
@@ -75,11 +76,12 @@ class PublishedImages(Dataset):
         self.listing, self.transform = listing, transforms.Compose(PUBLISHED[transform])
 
     def __len__(self) -> int:
-        return len(self.listing.paths)
+        return len(self.listing.images)
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
         _, index = key
-        return self.transform(pil_loader(self.listing.paths[index])), self.listing.targets[index]
+        with Image.open(io.BytesIO(self.listing.images[index].read())) as file:
+            return self.transform(file.convert("RGB")), self.listing.targets[index]
 
 
 @dataclass
@@ -138,20 +140,21 @@ def pixel_difference(listing: Listing, transform: str) -> dict:
 def some_images(root: str, most: int) -> Listing:
     """At most `most` images of train/, or of val/ where that is all there is, spread evenly."""
     listing = list_images(root, "train" if os.path.isdir(os.path.join(root, "train")) else "val")
-    chosen = np.linspace(0, len(listing.paths) - 1, min(most, len(listing.paths)), dtype=int)
-    paths = [listing.paths[index] for index in chosen]
-    return listing._replace(paths=paths, targets=listing.targets[chosen])
+    count = len(listing.images)
+    chosen = np.linspace(0, count - 1, min(most, count), dtype=int)
+    images = [listing.images[index] for index in chosen]
+    return listing._replace(images=images, targets=listing.targets[chosen])
 
 
 def describe_images(listing: Listing) -> dict[str, int]:
     """What they are on average; raises UsageError for one that can't be decoded."""
     sizes = []
-    for path in listing.paths:
+    for place in listing.images:
         try:
-            image = open_image(path, "pil")
+            image = open_image(place, "pil")
         except Exception as error:  # a damaged file makes Pillow raise almost anything
-            raise UsageError(f"can't decode image {path} ({reason(error)})") from None
-        sizes.append((os.path.getsize(path), image.width, image.height))
+            raise UsageError(f"can't decode image {place} ({reason(error)})") from None
+        sizes.append((len(place.read()), image.width, image.height))
     means = (round(each) for each in np.mean(sizes, 0))
     return {"images": len(sizes)} | dict(zip(("bytes", "width", "height"), means, strict=True))
 

@@ -29,16 +29,17 @@ if __name__ == "__main__":
 from scripts.prepare.parallel import run_parallel
 from utils.data.images import open_image
 from utils.data.listing import list_images
+from utils.data.places import Place
 from utils.errors import one_line, reason
 from utils.processes.ending import exit_code
 
 
-def unreadable(path: str) -> str | None:
-    """A line that says why Pillow can't decode the file; None where it can."""
+def unreadable(image: Place) -> str | None:
+    """A line that says why Pillow can't decode the image; None where it can."""
     try:
-        open_image(path, "pil")
+        open_image(image, "pil")
     except Exception as error:  # a damaged file makes Pillow raise almost anything
-        return f"{path}: {reason(error)}"
+        return f"{image}: {reason(error)}"
     return None
 
 
@@ -47,11 +48,11 @@ def check(root: str, workers: int) -> int:
     listings = [list_images(root, split) for split in splits or ["train"]]
     for note in [note for listing in listings for note in listing.notes]:
         print(note, file=sys.stderr)
-    paths = [path for listing in listings for path in listing.paths]
-    lines = list(filter(None, run_parallel(unreadable, paths, workers, "Images")))
+    images = [image for listing in listings for image in listing.images]
+    lines = list(filter(None, run_parallel(unreadable, images, workers, "Images")))
     for line in lines:
         print(one_line(line))
-    print(f"{len(lines)} of {len(paths)} images are unreadable", file=sys.stderr)
+    print(f"{len(lines)} of {len(images)} images are unreadable", file=sys.stderr)
     return 1 if lines else 0
 
 

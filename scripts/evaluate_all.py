@@ -40,7 +40,9 @@ if __name__ == "__main__":
 from utils.checkpoints.trained import Trained, load_trained
 from utils.config import Data, Machine, default_of
 from utils.data.classes import said_names
-from utils.data.listing import IMAGENET_CLASSES, Listing, find_files, list_images
+from utils.data.files import find_files
+from utils.data.imagenet import IMAGENET_CLASSES
+from utils.data.listing import Listing, list_images
 from utils.data.loader import eval_loader
 from utils.disk import check_target
 from utils.errors import UsageError

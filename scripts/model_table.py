@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
 from networks import list_models
 from utils.config import Network
-from utils.data.listing import IMAGENET_CLASSES
+from utils.data.imagenet import IMAGENET_CLASSES
 from utils.processes.ending import exit_code
 from utils.report.paper import TABLE3
 from utils.report.tables import table

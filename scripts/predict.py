@@ -86,9 +86,11 @@ import torch
 
 from utils.checkpoints.trained import Trained, load_and_tell
 from utils.data.batches import EvalBatches, Key
+from utils.data.files import IMAGE_ENDINGS, counted, find_files
 from utils.data.images import EvalTransform
-from utils.data.listing import IMAGE_ENDINGS, Listing, counted, find_files
+from utils.data.listing import Listing
 from utils.data.loader import BadImage, DeviceLoader, ImageDataset, Sample
+from utils.data.places import file
 from utils.errors import one_line
 from utils.processes.dist import alone
 from utils.processes.ending import exit_code
@@ -134,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     trained = load_and_tell(args.checkpoint, args)
     dist.place(trained.model)
     prepared = trained.preparation
-    listing = Listing([], paths, np.arange(len(paths)))
+    listing = Listing([], [*map(file, paths)], np.arange(len(paths)))
     batches = EvalBatches(len(paths), args.batch_size)
     loader = DeviceLoader(
         ReadableImages(listing, EvalTransform(prepared.centre_crop, prepared.shorter_side)),

@@ -16,7 +16,7 @@ def begin(config: Config, listing: Listing, dist: Dist) -> tuple[Learner, Loader
     """What a `Run` without a folder trains, and the batches that it would train on."""
     facts = DataFacts(
         classes=listing.classes,
-        images=len(listing.paths),
+        images=len(listing.images),
         val_images=0,
         preparation=IMAGENET.at(config.data.image_size),
     )

@@ -16,7 +16,7 @@ from torch import nn
 from scripts.bench.common import describe, device_of, race
 from scripts.paper.common import REPOSITORY, folders, run_in_turn
 from utils.config import Network, default_of
-from utils.data.listing import IMAGENET_CLASSES, IMAGENET_IMAGES
+from utils.data.imagenet import IMAGENET_CLASSES, IMAGENET_IMAGES
 from utils.errors import UsageError
 from utils.report import tables
 from utils.report.finished_runs import read_finished

@@ -1,79 +1,83 @@
-"""Image files of a data set: written, linked, made smaller; those that are there are left."""
+"""Images of a class, written to its folder or its archive; what is there is left."""
 
 import io
 import os
-import stat
-from collections.abc import Callable
+import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from utils.data.images import FORMATS
-from utils.data.listing import IMAGE_ENDINGS, walk
+from utils.data.places import File, Place
 from utils.errors import UsageError, reason
 
-
-def is_whole(path: str, size: int) -> bool:
-    """Whether the file is there with all of its `size` bytes."""
-    return os.path.exists(path) and os.path.getsize(path) == size
+Images = tuple[str, Mapping[str, Place]]  # the folder that they go to; by name, where they are
 
 
-def write_whole(path: str, data: bytes) -> None:
-    """Write a file that is there completely or not at all.
+def write_folder(made: Images, shorter_side: int | None) -> list[str]:
+    """Write the images to a folder; returns a line for each that can't be decoded.
 
-    It is not waited for the disk, which for a million files would take hours: after a power cut a
-    file may be too short, which the next try sees.
+    shorter_side: of the copies, see `shrink`; None links or copies them as they are.
     """
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    Path(path + ".part").write_bytes(data)
-    os.replace(path + ".part", path)
-
-
-def images_below(folder: str) -> list[str]:
-    """Their places in `folder`, sorted."""
-    return [
-        os.path.normpath(os.path.join(os.path.relpath(place, folder), name))
-        for place, names in walk(folder, IMAGE_ENDINGS)
-        for name in names
-    ]
-
-
-def link_images(source: str, dest: str, folder_of: Callable[[str], str] = os.path.dirname) -> None:
-    """Give the images below `source` second names in `dest`, where the disk allows it; else copy.
-
-    folder_of: an image's place in `source` -> its folder in `dest`.
-    """
-    for image in tqdm(images_below(source), "Images", disable=None):
-        path = os.path.join(source, image)
-        target, found = os.path.join(dest, folder_of(image), os.path.basename(image)), os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"{path} is no regular file; take it out of the folder")
-        if is_whole(target, found.st_size):
+    folder, images = made
+    problems = []
+    for name, image in images.items():
+        target = os.path.join(folder, name)
+        # an empty one is what a power cut left of a copy that had not reached the disk
+        if shorter_side and os.path.exists(target) and os.path.getsize(target):
             continue
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         try:
-            os.link(os.path.realpath(path), target)
-        except OSError:
-            write_whole(target, Path(path).read_bytes())
+            data = copied(image, shorter_side)
+        except Unreadable as error:
+            problems.append(str(error))
+        else:
+            if not (os.path.exists(target) and os.path.getsize(target) == len(data)):
+                os.makedirs(folder, exist_ok=True)
+                linked = shorter_side is None and isinstance(image, File) and link(image, target)
+                if not linked:
+                    write_whole(target, data)
+    return problems
 
 
-def write_smaller(image: str, source: str, dest: str, shorter_side: int) -> str | None:
-    """Write in `dest` a smaller copy of the `image` in `source`; None, or why it can't be decoded.
-
-    image: its place in both folders. See `shrink`.
-    """
-    path, target = os.path.join(source, image), os.path.join(dest, image)
-    # an empty one is what a power cut left of a copy that had not reached the disk
+def write_tar(made: Images, shorter_side: int | None) -> list[str]:
+    """The same with an archive, named after the folder, which is there completely or not at all."""
+    folder, images = made
+    target, problems = f"{folder}.tar", []
     if os.path.exists(target) and os.path.getsize(target):
-        return None
-    data = Path(path).read_bytes()
+        return problems
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with tarfile.open(f"{target}.part", "w") as tar:
+        for name, image in images.items():
+            try:
+                data = copied(image, shorter_side)
+            except Unreadable as error:
+                problems.append(str(error))
+            else:
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    os.replace(f"{target}.part", target)
+    return problems
+
+
+class Unreadable(Exception):
+    """Says of an image why it can't be decoded."""
+
+
+def copied(image: Place, shorter_side: int | None) -> bytes:
+    """The image's bytes, made smaller; raises Unreadable where they are no image, UsageError where
+    there is no file, and OSError for what a disk does."""
     try:
-        data = shrink(data, shorter_side)
+        data = image.read()
+    except ValueError as error:
+        raise UsageError(f"can't read {image}: {error}; take it out of the folder") from None
+    if shorter_side is None:
+        return data
+    try:
+        return shrink(data, shorter_side)
     except Exception as error:  # a damaged file makes Pillow raise almost anything
-        return f"can't decode {path}: {reason(error)}"
-    write_whole(target, data)
-    return None
+        raise Unreadable(f"can't decode {image}: {reason(error)}") from None
 
 
 def shrink(data: bytes, shorter_side: int) -> bytes:
@@ -90,3 +94,22 @@ def shrink(data: bytes, shorter_side: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=92)
     return data if plain and len(data) <= buffer.tell() else buffer.getvalue()
+
+
+def link(image: File, target: str) -> bool:
+    """Give the file a second name, where the disk allows it; returns whether it does."""
+    try:
+        os.link(os.path.realpath(str(image)), target)
+    except OSError:
+        return False
+    return True
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file that is there completely or not at all.
+
+    It is not waited for the disk, which for a million files would take hours: after a power cut a
+    file may be too short, which the next try sees.
+    """
+    Path(path + ".part").write_bytes(data)
+    os.replace(path + ".part", path)

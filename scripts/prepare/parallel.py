@@ -15,11 +15,16 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def run_parallel(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int, title: str
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    title: str,
+    chunk: int = 16,
 ) -> Iterator[Result]:
     """`function` of every item, in their order; raises the first exception of any.
 
-    Raises UsageError where one of the `workers` processes is killed.
+    chunk: items that a process is given at a time. Raises UsageError where one of the `workers`
+    processes is killed.
     """
     fork = "fork" in multiprocessing.get_all_start_methods()  # nothing has to be imported again
     context = multiprocessing.get_context("fork" if fork else "spawn")
@@ -28,7 +33,7 @@ def run_parallel(
     pool = ProcessPoolExecutor(workers, context, **ignoring)
     try:
         # chunks that are begun or handed out are finished even after Ctrl-C
-        results = pool.map(function, items, chunksize=16)
+        results = pool.map(function, items, chunksize=chunk)
         yield from tqdm(results, title, len(items), disable=None)
     except BrokenProcessPool:
         raise UsageError(

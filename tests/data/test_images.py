@@ -29,6 +29,7 @@ from utils.data.images import (
 from utils.data.listing import Listing
 from utils.data.loader import BadImage, Collate, DeviceLoader, ImageDataset
 from utils.data.normalise import Normalise
+from utils.data.places import file
 from utils.errors import UsageError
 
 # real broken files, where they are at hand
@@ -74,11 +75,11 @@ PLAIN_ONES["what libjpeg repairs"] = encoded(photo())[:4000] + encoded(photo())[
 
 
 def dataset_of(folder, files: dict[str, bytes], **options) -> ImageDataset:
-    paths = []
+    images = []
     for name, data in files.items():
-        paths.append(str(folder / f"{name}.JPEG"))
+        images.append(file(folder / f"{name}.JPEG"))
         (folder / f"{name}.JPEG").write_bytes(data)
-    listing = Listing(["one"], paths, np.zeros(len(paths), np.int64))
+    listing = Listing(["one"], images, np.zeros(len(images), np.int64))
     return ImageDataset(listing, TrainTransform(64), **options)
 
 
@@ -89,7 +90,7 @@ def test_decoders_differ_within_the_tolerance(name, tmp_path):
     turbo, pillow = (
         dataset_of(tmp_path, {"image": data}, backend=backend) for backend in ("turbo", "pil")
     )
-    kind = type(open_image(turbo.listing.paths[0], "turbo"))
+    kind = type(open_image(turbo.listing.images[0], "turbo"))
     assert kind == (TurboImage if name in PLAIN_ONES else PillowImage)
     pixels = [(turbo[epoch, 0][0], pillow[epoch, 0][0]) for epoch in range(16)]
     assert np.mean([float((t.int() - p.int()).abs().double().mean()) for t, p in pixels]) <= most
@@ -100,7 +101,7 @@ def test_exif_turns_are_ignored(tmp_path):
     exif[0x0112] = 6  # orientation: turn by 90 degrees
     (tmp_path / "turned.JPEG").write_bytes(encoded(photo(), exif=exif))
     for backend in ("turbo", "pil"):
-        image = open_image(str(tmp_path / "turned.JPEG"), backend)
+        image = open_image(file(tmp_path / "turned.JPEG"), backend)
         assert isinstance(image, TurboImage if backend == "turbo" else PillowImage)
         assert (image.height, image.width) == (200, 300)
 
@@ -281,7 +282,7 @@ def test_workers_may_be_spawned_as_on_macos(tmp_path):
 def test_grey_in_16_bits_keeps_its_upper_8(kind, tmp_path):
     path = tmp_path / f"a.{kind.lower()}"
     path.write_bytes(encoded(SIXTEEN_BIT, kind))
-    seen = open_image(str(path), "pil").resized(Crop(0, 0, *SIXTEEN_BIT.size[::-1]), 8, 8)
+    seen = open_image(file(path), "pil").resized(Crop(0, 0, *SIXTEEN_BIT.size[::-1]), 8, 8)
     upper = Image.fromarray((np.asarray(SIXTEEN_BIT) // 256).astype(np.uint8))
     expected = np.asarray(upper.resize((8, 8), Image.Resampling.BILINEAR).convert("RGB"))
     assert np.array_equal(seen.permute(1, 2, 0), expected)
@@ -290,7 +291,7 @@ def test_grey_in_16_bits_keeps_its_upper_8(kind, tmp_path):
 def test_floats_whose_white_nobody_knows_are_refused(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(ValueError, match="floating-point pixels"):
-        open_image(str(tmp_path / "a.tiff"), "pil")
+        open_image(file(tmp_path / "a.tiff"), "pil")
 
 
 @pytest.mark.parametrize("name", ["eps.jpg", "hdr20000.jpg"])
@@ -300,7 +301,7 @@ def test_what_must_not_be_opened_is_not(name, backend):
     if not path.exists():
         pytest.skip(f"needs {path}")
     with pytest.raises((UnidentifiedImageError, Image.DecompressionBombError)):
-        EvalTransform(224)(open_image(str(path), backend))
+        EvalTransform(224)(open_image(file(path), backend))
 
 
 def test_neither_pipes_nor_devices_are_images(tmp_path):
@@ -308,7 +309,7 @@ def test_neither_pipes_nor_devices_are_images(tmp_path):
     (tmp_path / "endless.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "endless.jpg"):
         with pytest.raises(ValueError, match="no regular file"):
-            open_image(str(tmp_path / name), "turbo")
+            open_image(file(tmp_path / name), "turbo")
 
 
 def test_no_image_starts_a_program(tmp_path, monkeypatch):
@@ -323,7 +324,7 @@ def test_no_image_starts_a_program(tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # not looked for yet
     for backend in ("pil", "turbo"):
         with pytest.raises(UnidentifiedImageError, match="no image"):
-            open_image(str(path), backend)
+            open_image(file(path), backend)
     assert not witness.exists()
     with contextlib.suppress(Exception), Image.open(path) as image:  # Pillow itself does it
         image.load()
@@ -341,7 +342,7 @@ def test_the_limit_of_pixels_is_pillows_for_both_decoders(size, tmp_path):
     (tmp_path / "x.jpg").write_bytes(huge_header(encoded(photo()), *size))
     for backend in ("pil", "turbo"):
         with pytest.raises(Image.DecompressionBombError):
-            open_image(str(tmp_path / "x.jpg"), backend)
+            open_image(file(tmp_path / "x.jpg"), backend)
 
 
 @pytest.mark.parametrize("marker", [0xD8, 0xDA, 0xC4])
@@ -354,14 +355,14 @@ def test_where_libjpeg_warns_pillow_decides(marker, at, tmp_path):
     (tmp_path / "x.jpg").write_bytes(broken)
     for backend in ("pil", "turbo"):
         with pytest.raises(OSError, match="broken data stream"):
-            open_image(str(tmp_path / "x.jpg"), backend).resized(Crop(0, 0, 20, 300), 8, 8)
+            open_image(file(tmp_path / "x.jpg"), backend).resized(Crop(0, 0, 20, 300), 8, 8)
 
 
 @pytest.mark.parametrize(("height", "width"), [(3, 400), (400, 3)])
 def test_a_strip_gives_the_pixels_of_the_whole_one_resized(height, width, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    found = EvalTransform(224)(open_image(str(tmp_path / "a.png"), "turbo"))
+    found = EvalTransform(224)(open_image(file(tmp_path / "a.png"), "turbo"))
     resize = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
     expected = np.asarray(resize(Image.fromarray(pixels))).astype(int)
     assert abs(found.permute(1, 2, 0).numpy() - expected).max() <= 1

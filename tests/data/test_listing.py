@@ -14,18 +14,11 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from utils.data import listing
 from utils.data.batches import TrainBatches
+from utils.data.files import IMAGE_ENDINGS, find_files, is_image
 from utils.data.images import EvalTransform
-from utils.data.listing import (
-    IMAGE_ENDINGS,
-    Listing,
-    Paths,
-    check_same_classes,
-    find_files,
-    is_image,
-    list_images,
-    synthetic_listing,
-)
+from utils.data.listing import Listing, check_same_classes, list_images, synthetic_listing
 from utils.data.loader import Collate, ImageDataset, start_worker
+from utils.data.places import File, Places, file
 from utils.errors import UsageError
 
 
@@ -59,7 +52,7 @@ def cache_file(root):
 
 def samples(root) -> list[tuple[str, int]]:
     images = list_images(str(root), "train")
-    return list(zip(images.paths, images.targets.tolist(), strict=True))
+    return list(zip(map(str, images.images), images.targets.tolist(), strict=True))
 
 
 def expected(root) -> list[tuple[str, int]]:
@@ -72,7 +65,7 @@ def test_the_cache_says_what_the_folders_say(tree, monkeypatch):
     assert left_out == f"1 .txt in {tree}/train"
     assert first == expected(tree)
     assert len(first) == 7
-    assert list_images(str(tree), "train").paths[-1] == first[-1][0]
+    assert str(list_images(str(tree), "train").images[-1]) == first[-1][0]
     assert cache_file(tree).exists()
     # the second time nothing is walked through
     monkeypatch.setattr(os, "walk", None)
@@ -171,7 +164,7 @@ def test_image_endings_are_torchvisions():
 
 
 def test_synthetic_listings_have_imagenets_size():
-    assert len(synthetic_listing("train", 1000).paths) == 1_281_167
+    assert len(synthetic_listing("train", 1000).images) == 1_281_167
     assert len(synthetic_listing("val", 10).classes) == 10
 
 
@@ -187,12 +180,15 @@ def growth_over_epochs(folder: str, packed: bool, epochs: int = 10) -> int:
     # as long as ImageNet's names, all of the same small file
     names = ["/".join(["."] * (index % 8 + 8) + ["image.png"]) for index in range(500_000)]
     array = np.array([name.encode() for name in names])
-    paths = Paths(folder, array) if packed else [f"{folder}/{name}" for name in names]
+    if packed:
+        places = Places(File, folder, {"name": array})
+    else:
+        places = [file(f"{folder}/{name}") for name in names]
     del names
-    images = Listing(["one"], paths, np.zeros(len(paths), np.int64))
+    images = Listing(["one"], places, np.zeros(len(places), np.int64))
     loader = DataLoader(
         ImageDataset(images, EvalTransform(8)),
-        batch_sampler=list(islice(TrainBatches(len(paths), 100, seed=0), 5 * epochs)),
+        batch_sampler=list(islice(TrainBatches(len(places), 100, seed=0), 5 * epochs)),
         num_workers=1,
         collate_fn=Collate(),
         worker_init_fn=start_worker,

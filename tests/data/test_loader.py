@@ -190,7 +190,7 @@ def test_a_damaged_image_is_named(damaged, workers, device):
     with pytest.raises(UsageError, match=f"^can't decode image {path} .*, --skip-bad-images"):
         list(loader)
     dataset = loader.loader.dataset
-    assert isinstance(dataset[0, dataset.listing.paths.index(str(path))], BadImage)
+    assert isinstance(dataset[0, [*map(str, dataset.listing.images)].index(str(path))], BadImage)
 
 
 def test_a_damaged_image_can_not_be_skipped_in_an_evaluation(damaged):

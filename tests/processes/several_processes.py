@@ -39,13 +39,13 @@ def network(norm: bool) -> nn.Module:
 def evaluations(dist: Dist, data: str) -> list[dict[str, float]]:
     """Metrics of validation sets of SIZES images."""
     listing = list_images(data, "val")
-    paths, targets = list(listing.paths)[::-1], listing.targets[::-1]
+    images, targets = list(listing.images)[::-1], listing.targets[::-1]
     model = network(norm=True)
     model[1].running_mean.fill_(dist.rank)  # only the first process's may count
     wrapped = dist.wrap(model)
     results = []
     for size in SIZES:
-        part = listing._replace(paths=paths[:size], targets=targets[:size])
+        part = listing._replace(images=images[:size], targets=targets[:size])
         loader = eval_loader(part, Data(batch_size=6, workers=0), IMAGENET.at(32), dist)
         results.append(evaluate(dist.for_evaluation(wrapped), loader, dist, PRECISION))
     return results

@@ -14,6 +14,7 @@ from .batches import EvalBatches, TrainBatches
 from .images import Crop, open_image
 from .listing import check_same_classes, list_images
 from .normalise import Normalise
+from .places import Place
 from .preparation import CIFAR
 from .seed import mix_seed
 
@@ -75,21 +76,21 @@ def read_folder(root: str) -> tuple[Images, Images]:
     check_same_classes(*listings)
     splits = []
     for listing in listings:
-        pixels = torch.empty(len(listing.paths), 3, SIZE, SIZE, dtype=torch.uint8)
-        for image, path in zip(pixels, listing.paths, strict=True):
-            image[:] = _read_image(path)
+        pixels = torch.empty(len(listing.images), 3, SIZE, SIZE, dtype=torch.uint8)
+        for image, place in zip(pixels, listing.images, strict=True):
+            image[:] = _read_image(place)
         splits.append(Images(pixels, torch.from_numpy(listing.targets), listing.classes))
     return tuple(splits)
 
 
-def _read_image(path: str) -> torch.Tensor:
+def _read_image(place: Place) -> torch.Tensor:
     try:
-        image = open_image(path, "pil")
+        image = open_image(place, "pil")
     except Exception as error:  # a damaged file makes Pillow raise almost anything
-        raise UsageError(f"can't decode image {path} ({reason(error)})") from None
+        raise UsageError(f"can't decode image {place} ({reason(error)})") from None
     if (image.width, image.height) != (SIZE, SIZE):
         size = f"{image.width}x{image.height}"
-        raise UsageError(f"image {path} has {size} pixels, not {SIZE}x{SIZE}")
+        raise UsageError(f"image {place} has {size} pixels, not {SIZE}x{SIZE}")
     return image.resized(Crop(0, 0, SIZE, SIZE), SIZE, SIZE)
 
 

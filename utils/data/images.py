@@ -6,8 +6,6 @@ decoder; so the decoders differ by pixels only.
 
 import io
 import math
-import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
@@ -21,6 +19,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
 from ..errors import UsageError, reason
+from .places import Place, file
 from .preparation import Preparation, shorter_side
 
 try:
@@ -162,15 +161,12 @@ def choose_backend(name: str | None, default: str) -> str:
     return name or (default if simplejpeg else "pil")
 
 
-def open_image(path: str, backend: str) -> PillowImage | TurboImage:
-    """The image in the file `path`; whatever is not a plain JPEG is Pillow's in any case.
+def open_image(place: Place, backend: str) -> PillowImage | TurboImage:
+    """The image at `place`; whatever is not a plain JPEG is Pillow's in any case.
 
     Raises whatever Pillow raises for what it can't read: almost anything.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("no regular file")
-    with open(path, "rb", buffering=0) as file:
-        data = file.readall()
+    data = place.read()
     if backend == "turbo":
         with suppress(Exception):  # simplejpeg raises almost anything for a damaged header
             return TurboImage(data)
@@ -254,6 +250,6 @@ def load_image(path: str, preparation: Preparation) -> torch.Tensor:
     """
     try:
         transform = EvalTransform(preparation.centre_crop, preparation.shorter_side)
-        return transform(open_image(path, "pil"))
+        return transform(open_image(file(path), "pil"))
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise UsageError(f"can't read image {path} ({reason(error)})") from None

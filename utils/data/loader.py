@@ -72,19 +72,19 @@ class ImageDataset(Dataset):
         self.backend, self.skip_bad = backend, skip_bad
 
     def __len__(self) -> int:
-        return len(self.listing.paths)
+        return len(self.listing.images)
 
     def __getitem__(self, key: Key) -> Sample | BadImage:
         epoch, index = key
         passed_over = []
         for candidate in range(index, index + (len(self) if self.skip_bad else 1)):
             candidate %= len(self)
-            path = self.listing.paths[candidate]
+            place = self.listing.images[candidate]
             rng = seeded(self.seed, epoch, candidate)
             try:
-                image = self.transform(open_image(path, self.backend), rng)
+                image = self.transform(open_image(place, self.backend), rng)
             except Exception as error:  # a damaged file makes Pillow raise almost anything
-                passed_over.append(BadImage(path, reason(error)))
+                passed_over.append(BadImage(str(place), reason(error)))
             else:
                 return image, int(self.listing.targets[candidate]), passed_over
         return passed_over[0]
@@ -278,7 +278,7 @@ def train_loader(
     """Training batches over all processes, in `dtype`. report: told of images passed over."""
     data = config.data
     batch_size = dist.batch_size(data.batch_size) * config.optim.accumulate
-    batches = TrainBatches(len(listing.paths), batch_size, seed, dist.rank, dist.world)
+    batches = TrainBatches(len(listing.images), batch_size, seed, dist.rank, dist.world)
     normalise = Normalise(dist.device, dtype=dtype)
     if data.synthetic:
         return SyntheticLoader(batches, data.image_size, len(listing.classes), normalise)
@@ -298,7 +298,7 @@ def eval_loader(
     """This process's share of the validation images, prepared so, in `dtype`."""
     size, shorter = preparation.centre_crop, preparation.shorter_side
     share = max(dist.batch_size(data.batch_size) // dist.world, 1)
-    batches = EvalBatches(len(listing.paths), share, dist.rank, dist.world)
+    batches = EvalBatches(len(listing.images), share, dist.rank, dist.world)
     normalise = Normalise(dist.device, preparation, dtype)
     if data.synthetic:
         return SyntheticLoader(batches, size, len(listing.classes), normalise)
