@@ -4,7 +4,7 @@
     python main_imagenet.py DATA -a resnet18 --attention_type simam --attention_param 0.1 \\
         -e --resume ckpts/imagenet-resnet18-simam-param0.1/model_best.pth.tar
 
-DATA holds train/<class>/ and val/<class>/.
+DATA holds train/<class>/ and val/<class>/, or archives: see utils/data/README.md.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def listed(config: Config, split: str) -> Listing:
     """The images of train/ or val/; with --synthetic and no DATA, as many as ImageNet has."""
     if config.data.root is None:
         return synthetic_listing(split, config.network.num_classes or 1000)
-    return list_images(config.data.root, split)
+    return list_images(config.data.root, split, said_names(config.data.class_names))
 
 
 def train(config: Config, dist: Dist) -> None:

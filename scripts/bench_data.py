@@ -1,11 +1,11 @@
 """How fast images become batches: the published pipeline against this one.
 
-    python scripts/bench_data.py DATA [--resized COPY] [-j WORKERS] [--json FILE]
+    python scripts/bench_data.py DATA [OTHER ...] [-j WORKERS] [--json FILE]
 
-DATA holds train/<class>/ or val/<class>/. Prints Markdown: images per second of the workers'
-processor time, for the training and evaluation transforms, in rounds that take turns, and how far
-the decoders' pixels lie apart. COPY, which prepare_imagenet.py --shorter-side made, holds the same
-images for further rows.
+DATA holds train/ or val/ as main_imagenet.py takes it. Prints Markdown: images per second of the
+workers' processor time, for the training and evaluation transforms, in rounds that take turns, and
+how far the decoders' pixels lie apart. Each OTHER holds the same images for further rows: smaller,
+or in archives, as prepare_imagenet.py makes them.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from utils.cli import Parser, number
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add, count = parser.add_argument, number(int, 1)
-    add("data", metavar="DATA", help="folder with train/<class>/ or val/<class>/")
-    add("--resized", metavar="COPY", help="the same images, written by prepare_imagenet.py")
+    add("data", metavar="DATA", help="folder with train/ or val/")
+    add("others", metavar="OTHER", nargs="*", help="folders with the same images in other forms")
     add("--images", type=count, default=500, help="how many images to use, at most")
     workers = {"type": count, "default": os.cpu_count()}
     add("-j", "--workers", **workers, help="processes that load images")
@@ -53,7 +53,7 @@ from torchvision import transforms
 from scripts.bench.common import Report, describe, rounded, summary, take_turns
 from utils.data.batches import Key
 from utils.data.images import EvalTransform, TrainTransform, choose_backend, open_image
-from utils.data.listing import Listing, list_images
+from utils.data.listing import Listing, list_images, place_of
 from utils.data.loader import BATCHES_AHEAD, Collate, ImageDataset, start_worker
 from utils.data.preparation import IMAGENET
 from utils.errors import UsageError, reason
@@ -139,7 +139,7 @@ def pixel_difference(listing: Listing, transform: str) -> dict:
 
 def some_images(root: str, most: int) -> Listing:
     """At most `most` images of train/, or of val/ where that is all there is, spread evenly."""
-    listing = list_images(root, "train" if os.path.isdir(os.path.join(root, "train")) else "val")
+    listing = list_images(root, "train" if place_of(root, "train") else "val")
     count = len(listing.images)
     chosen = np.linspace(0, count - 1, min(most, count), dtype=int)
     images = [listing.images[index] for index in chosen]
@@ -162,8 +162,8 @@ def describe_images(listing: Listing) -> dict[str, int]:
 def bench(args: argparse.Namespace) -> None:
     choose_backend("turbo", "turbo")  # raises UsageError where it is not installed
     sets = {"": some_images(args.data, args.images)}
-    if args.resized:
-        sets[", resized copy"] = some_images(args.resized, args.images)
+    for other in args.others:
+        sets[f", {os.path.basename(os.path.normpath(other))}"] = some_images(other, args.images)
     options = {name: vars(args)[name] for name in ("workers", "batch_size", "rounds")}
     packages = "torchvision", "pillow", "simplejpeg"
     report = Report(describe("cpu", *packages) | options, args.json)

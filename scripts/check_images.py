@@ -2,8 +2,8 @@
 
     python scripts/check_images.py DATA [-j WORKERS]
 
-DATA holds train/<class>/ or val/<class>/ or both. Prints a line for each unreadable file, its
-path and the reason; exit code 1 if there is any.
+DATA holds train/ or val/ or both, in folders or archives, as for main_imagenet.py. Prints a line
+for each unreadable image, its path and the reason; exit code 1 if there is any.
 """
 
 import os
@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 from scripts.prepare.parallel import run_parallel
 from utils.data.images import open_image
-from utils.data.listing import list_images
+from utils.data.listing import list_images, place_of
 from utils.data.places import Place
 from utils.errors import one_line, reason
 from utils.processes.ending import exit_code
@@ -44,7 +44,7 @@ def unreadable(image: Place) -> str | None:
 
 
 def check(root: str, workers: int) -> int:
-    splits = [split for split in ("train", "val") if os.path.isdir(os.path.join(root, split))]
+    splits = [split for split in ("train", "val") if place_of(root, split)]
     listings = [list_images(root, split) for split in splits or ["train"]]
     for note in [note for listing in listings for note in listing.notes]:
         print(note, file=sys.stderr)

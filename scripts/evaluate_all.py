@@ -128,7 +128,8 @@ def evaluate_all(args: argparse.Namespace) -> int:
     """Evaluate what can be; returns the exit code."""
     dist = start(Machine(gpu=args.gpu))
     files = find_files(args.paths, ENDINGS, "checkpoint")
-    images, names = list_images(args.data, "val"), said_names(args.class_names)
+    names = said_names(args.class_names)
+    images = list_images(args.data, "val", names)
     if args.attention_type:
         default_of(args.attention_type)  # a wrong name is told once, not of every file
     for note in images.notes:

@@ -84,7 +84,9 @@ class Data:
         0.0, "paste parts of others; with both, either by chance", type=RATE, metavar="ALPHA"
     )
     class_names: str | None = option(
-        None, "names of the outputs that a checkpoint does not name, one a line", metavar="FILE"
+        None,
+        "names, one a line, of classes that archives number, of outputs not named",
+        metavar="FILE",
     )
     subset_outputs: bool = option(
         False, "with -e: over the outputs alone that val/ has folders for, as for ImageNet-A and -R"

@@ -10,7 +10,7 @@ from PIL import Image
 from tars import tar_of
 
 from scripts import prepare_imagenet
-from scripts.prepare.archives import DEVKIT, TRAIN_ARCHIVE, VAL_ARCHIVE
+from utils.data.imagenet import ARCHIVES, DEVKIT
 
 WNIDS = ["n01440764", "n02100735", "n02119789"]
 ODD_NAMES = [
@@ -56,14 +56,14 @@ class Archives:
         odd = draw.choice(["train", "class", "val", "devkit", "nothing"])
         more = {odd: odd_member(draw)}
         archives = {
-            TRAIN_ARCHIVE: tar_of(
+            ARCHIVES["train"]: tar_of(
                 {
                     name: tar_of(images, more=more.get("class", ()))
                     for name, images in inner.items()
                 },
                 more=more.get("train", ()),
             ),
-            VAL_ARCHIVE: tar_of(val, more=more.get("val", ())),
+            ARCHIVES["val"]: tar_of(val, more=more.get("val", ())),
         }
         source = place / "source"
         source.mkdir()

@@ -13,6 +13,7 @@ from PIL import Image
 from utils.data.images import EvalTransform, TrainTransform
 from utils.data.listing import Listing
 from utils.data.loader import BadImage, ImageDataset
+from utils.data.places import file
 
 SIDE = 64
 
@@ -92,7 +93,7 @@ class Images:
         return f"{bytes(real[:12])}, {len(real)} bytes: {how}"
 
     def read(self, draw: Random, place: Path) -> int:
-        listing = Listing(["one"], [str(place / "a.jpg")], np.zeros(1, np.int64))
+        listing = Listing(["one"], [file(place / "a.jpg")], np.zeros(1, np.int64))
         epoch, found = draw.randrange(100), {}
         for name, transform in (("train", TrainTransform(SIDE)), ("val", EvalTransform(SIDE))):
             for backend in ("pil", "turbo"):

@@ -64,13 +64,12 @@ def list_images(
     """
     if not os.path.isdir(root):
         raise UsageError(f"data folder {root} does not exist")
-    folder, archive = os.path.join(root, split), os.path.join(root, ARCHIVES[split])
-    if not os.path.isdir(folder) and not os.path.isfile(archive):
+    where = place_of(root, split)
+    if not where:
         raise UsageError(
             f"{root} has no folder {split}/; it must hold train/<class>/ and val/<class>/, or "
             f"archives of images in train/ and val/, or {ARCHIVES[split]}"
         )
-    where = folder if os.path.isdir(folder) else archive
     search = Search(where, names, val_classes or os.path.join(root, f"{DEVKIT}.tar.gz"))
     listing = search.remembered() or search.listing()
     if not listing.classes:
@@ -78,9 +77,15 @@ def list_images(
         raise UsageError(f"{where} has no class folders, nor archives of images{flat}")
     counts = np.bincount(listing.targets, minlength=len(listing.classes))
     if not counts.all():
-        empty = os.path.join(folder, listing.classes[counts.argmin()])
+        empty = os.path.join(where, listing.classes[counts.argmin()])
         raise UsageError(f"class folder {empty} holds no image ({' '.join(IMAGE_ENDINGS)})")
     return listing
+
+
+def place_of(root: str, split: str) -> str | None:
+    """The folder or the archive with the images of a split, None where there is neither."""
+    folder, archive = os.path.join(root, split), os.path.join(root, ARCHIVES[split])
+    return folder if os.path.isdir(folder) else archive if os.path.isfile(archive) else None
 
 
 def synthetic_listing(split: str, num_classes: int) -> Listing:
