@@ -33,4 +33,5 @@ def step_profiler(
         say(f"profile     {steps} steps, trace for Perfetto or TensorBoard: {path}")
 
     plan = schedule(wait=1, warmup=SETTLE - 1, active=steps, repeat=1)
-    return profile(activities=activities, schedule=plan, on_trace_ready=report)
+    # there is one cycle alone; without acc_events older torch warns that others would be lost
+    return profile(activities=activities, schedule=plan, on_trace_ready=report, acc_events=True)
