@@ -1,5 +1,8 @@
 """Every attention module against its paper's formulas, written again in loops over numpy arrays."""
 
+import copy
+from functools import cache
+
 import numpy as np
 import pytest
 import timm
@@ -7,7 +10,7 @@ import torch
 from torch import nn
 
 from networks import ATTENTIONS, create_attention, create_model
-from networks.attentions import CBAM, ECA, GC, SE, SRM
+from networks.attentions import CBAM, ECA, ELA, GC, SE, SRM, CoordinateAttention, ShuffleAttention
 from networks.attentions.eca import adaptive_kernel_size
 
 
@@ -17,6 +20,31 @@ def sigmoid(x):
 
 def weights(module: nn.Module) -> dict[str, np.ndarray]:
     return {name: value.detach().numpy() for name, value in module.state_dict().items()}
+
+
+def hard_swish(x):
+    return x * np.clip(x + 3, 0, 6) / 6
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum()
+
+
+def pointwise(strips, w, prefix):
+    """A 1x1 convolution of (C, L)."""
+    return w[f"{prefix}.weight"][:, :, 0, 0] @ strips + w[f"{prefix}.bias"][:, None]
+
+
+def crossed(x, row, column):
+    """x (C, H, W) scaled by (C, H) and (C, W)."""
+    return x * row[:, :, None] * column[:, None]
+
+
+def normed_alone(x, w, prefix):
+    """Each channel by its own mean and variance: a group norm with a group for each."""
+    y = [(c - c.mean()) / np.sqrt(c.var() + 1e-5) for c in x]
+    scale, shift = w[f"{prefix}.weight"], w[f"{prefix}.bias"]
+    return np.stack([c * g + b for c, g, b in zip(y, scale, shift, strict=True)])
 
 
 def normed(x, w, prefix):
@@ -29,7 +57,7 @@ def simam_formula(x, w):
     y = np.empty_like(x)
     for c, channel in enumerate(x):
         mean = channel.mean()
-        variance = ((channel - mean) ** 2).sum() / (channel.size - 1)
+        variance = ((channel - mean) ** 2).sum() / max(channel.size - 1, 1)
         for i, t in np.ndenumerate(channel):
             energy = 4 * (variance + 1e-4) / ((t - mean) ** 2 + 2 * variance + 2e-4)
             y[c][i] = t * sigmoid(1 / energy)
@@ -43,8 +71,21 @@ def se_formula(x, w):
     return np.stack([g * channel for g, channel in zip(gate, x, strict=True)])
 
 
+def gated_over_first(x, w, prefix):
+    """A gate for each of the last two dimensions' positions, of the maxima and means of the first
+    within 7x7, with the batch norm of the published code (Woo et al. 2018, Eq. 3)."""
+    _, height, width = x.shape
+    padded = np.pad(np.stack([x.max(0), x.mean(0)]), ((0, 0), (3, 3), (3, 3)))
+    y = np.empty_like(x)
+    for i in range(height):
+        for j in range(width):
+            score = (padded[:, i : i + 7, j : j + 7] * w[f"{prefix}.conv.weight"][0]).sum()
+            y[:, i, j] = x[:, i, j] * sigmoid(normed(score, w, f"{prefix}.bn"))
+    return y
+
+
 def cbam_formula(x, w):
-    """Woo et al. 2018, Eq. 1 to 3, with the batch norm of the published code."""
+    """Woo et al. 2018, Eq. 1 to 3."""
 
     def mlp(v):
         hidden = w["channel_gate.mlp.1.weight"] @ v + w["channel_gate.mlp.1.bias"]
@@ -55,14 +96,7 @@ def cbam_formula(x, w):
     x = np.stack(
         [g * channel for g, channel in zip(sigmoid(mlp(mean) + mlp(peak)), x, strict=True)]
     )
-    _, height, width = x.shape
-    padded = np.pad(np.stack([x.max(0), x.mean(0)]), ((0, 0), (3, 3), (3, 3)))
-    y = np.empty_like(x)
-    for i in range(height):
-        for j in range(width):
-            score = (padded[:, i : i + 7, j : j + 7] * w["spatial_gate.conv.weight"][0]).sum()
-            y[:, i, j] = x[:, i, j] * sigmoid(normed(score, w, "spatial_gate.bn"))
-    return y
+    return gated_over_first(x, w, "spatial_gate")
 
 
 def eca_formula(x, w):
@@ -97,6 +131,88 @@ def gc_formula(x, w):
     return x + (w["transform.3.weight"] @ hidden + w["transform.3.bias"])[:, None, None]
 
 
+def coordinate_formula(x, w):
+    """Hou et al. 2021, Eq. 4 to 9, with the hard swish of the published code."""
+    height = x.shape[1]
+    y = pointwise(np.concatenate([x.mean(2), x.mean(1)], 1), w, "squeeze.0")
+    y = hard_swish(normed(y.T, w, "squeeze.1").T)
+    row, column = pointwise(y[:, :height], w, "row"), pointwise(y[:, height:], w, "column")
+    return crossed(x, sigmoid(row), sigmoid(column))
+
+
+def triplet_formula(x, w):
+    """Misra et al. 2021, Eq. 1 to 6."""
+    by_height = gated_over_first(x.transpose(1, 0, 2), w, "over_height").transpose(1, 0, 2)
+    by_width = gated_over_first(x.transpose(2, 1, 0), w, "over_width").transpose(2, 1, 0)
+    return (gated_over_first(x, w, "over_channels") + by_height + by_width) / 3
+
+
+def multiscale_formula(x, w):
+    """Ouyang et al. 2023, Fig. 3 b, each group of channels by itself."""
+    done = []
+    _, height, width = x.shape
+    for group in np.split(x, len(x) // len(w["norm.weight"])):
+        strips = np.concatenate([group.mean(2), group.mean(1)], 1)
+        gates = sigmoid(pointwise(strips, w, "strips"))
+        wide = normed_alone(crossed(group, gates[:, :height], gates[:, height:]), w, "norm")
+        padded, local = np.pad(group, ((0, 0), (1, 1), (1, 1))), np.empty_like(group)
+        for i in range(height):
+            for j in range(width):
+                near = padded[:, i : i + 3, j : j + 3]
+                local[:, i, j] = np.tensordot(w["local.weight"], near, 3) + w["local.bias"]
+        score = np.tensordot(softmax(wide.mean((1, 2))), local, 1)
+        score += np.tensordot(softmax(local.mean((1, 2))), wide, 1)
+        done.append(group * sigmoid(score))
+    return np.concatenate(done)
+
+
+def ela_formula(x, w):
+    """Xu and Wan 2024, Eq. 4 to 6, with the groups of its ELA-S and ELA-L."""
+    kernels = w["conv.weight"]
+    reach = kernels.shape[2] // 2
+
+    def gate(strip):
+        padded, y = np.pad(strip, ((0, 0), (reach, reach))), np.empty_like(strip)
+        for c, i in np.ndindex(strip.shape):
+            first = c // 8 * 8
+            y[c, i] = (kernels[c] * padded[first : first + 8, i : i + 2 * reach + 1]).sum()
+        groups = y.reshape(16, -1)
+        deviation = np.sqrt(groups.var(1, keepdims=True) + 1e-5)
+        y = ((groups - groups.mean(1, keepdims=True)) / deviation).reshape(y.shape)
+        return sigmoid(y * w["norm.weight"][:, None] + w["norm.bias"][:, None])
+
+    return crossed(x, gate(x.mean(2)), gate(x.mean(1)))
+
+
+def shuffle_formula(x, w):
+    """Zhang and Yang 2021, Eq. 1 to 5."""
+    done = []
+    for n, half in enumerate(np.split(x, len(x) // len(w["norm.weight"]))):
+        if n % 2:
+            kind, y = "spatial", normed_alone(half, w, "norm")
+        else:
+            kind, y = "channel", half.mean((1, 2), keepdims=True)
+        done.append(half * sigmoid(w[f"{kind}.weight"] * y + w[f"{kind}.bias"]))
+    first, second = np.split(np.concatenate(done), 2)
+    return np.stack([first, second], 1).reshape(x.shape)
+
+
+def sws_formula(x, w):
+    """SimAM of each quarter, the last the larger where they are not equal."""
+    y = np.empty_like(x)
+    middle = [size // 2 for size in x.shape[1:]]
+    for rows in (slice(middle[0]), slice(middle[0], None)):
+        for columns in (slice(middle[1]), slice(middle[1], None)):
+            if x[:, rows, columns].size:
+                y[:, rows, columns] = simam_formula(x[:, rows, columns], w)
+    return y
+
+
+def pfaam_formula(x, w):
+    """Koerber 2022, Eq. 1 to 3."""
+    return x * sigmoid(np.multiply.outer(x.mean((1, 2)), x.mean(0)))
+
+
 FORMULAS = {
     "none": lambda x, w: x,
     "simam": simam_formula,
@@ -105,6 +221,13 @@ FORMULAS = {
     "eca": eca_formula,
     "srm": srm_formula,
     "gc": gc_formula,
+    "coordinate": coordinate_formula,
+    "triplet": triplet_formula,
+    "multiscale": multiscale_formula,
+    "ela": ela_formula,
+    "shuffle": shuffle_formula,
+    "sws": sws_formula,
+    "pfaam": pfaam_formula,
 }
 
 
@@ -116,10 +239,14 @@ def randomized(module: nn.Module) -> nn.Module:
     return module
 
 
+# the default would make halves of one channel here
+SETTINGS = {"shuffle": 8}
+
+
 @pytest.mark.parametrize("shape", [(2, 128, 7, 5), (1, 48, 3, 1)], ids=str)
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_equals_its_formula(name, shape):
-    module = randomized(create_attention(name, shape[1]).double().eval())
+    module = randomized(create_attention(name, shape[1], SETTINGS.get(name)).double().eval())
     x = torch.randn(shape, dtype=torch.float64) * 2 + 0.5
     expected = np.stack([FORMULAS[name](image, weights(module)) for image in x.numpy()])
     torch.testing.assert_close(module(x).detach().numpy(), expected, rtol=1e-10, atol=1e-10)
@@ -129,7 +256,39 @@ def test_equals_its_formula(name, shape):
 def test_gradient_is_that_of_the_output(name):
     module = randomized(create_attention(name, 16).double())
     x = torch.randn(2, 16, 3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(module, x)
+    assert torch.autograd.gradcheck(module, x, fast_mode=True)  # along one random direction
+
+
+def near(found, exact):
+    """Apart by a small share of the largest value."""
+    return (found.double() - exact).abs().max() <= 1e-4 * exact.abs().max()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (5, 3), (200, 336)], ids=str)
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_takes_maps_of_any_size(name, size):
+    """A batch of one too, in evaluation."""
+    module = randomized(create_attention(name, 32)).eval()
+    x = torch.randn(1, 32, *size)
+    exact = copy.deepcopy(module).double()(x.double())
+    assert near(module(x), exact)
+    assert near(module(x.to(memory_format=torch.channels_last)), exact)
+
+
+# those that norm over a batch: SRM one value per channel, CBAM and triplet attention one per
+# position, of which a 1x1 map has one
+NORM_ALONE = {(5, 3): {"srm"}, (1, 1): {"srm", "cbam", "triplet"}}
+
+
+@pytest.mark.parametrize("size", NORM_ALONE, ids=str)
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_trains_on_one_image_where_batch_norm_can(name, size):
+    module, x = create_attention(name, 32), torch.randn(1, 32, *size)
+    if name in NORM_ALONE[size]:
+        with pytest.raises(ValueError, match="^Expected more than 1 value per channel.*$"):
+            module(x)
+    else:
+        assert module(x).isfinite().all()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
@@ -167,6 +326,7 @@ MILLIONS = {
 ECAS = {"resnet18": 36, "resnet50": 86, "mobilenet_v2": 59}
 
 
+@cache
 def num_parameters(arch: str, name: str) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in create_model(arch, name).parameters())
@@ -184,6 +344,24 @@ def extra_parameters(arch: str, name: str) -> int:
 @pytest.mark.parametrize("arch", ECAS)
 def test_extra_parameters_of_eca_are_the_papers(arch):
     assert extra_parameters(arch, "eca") == ECAS[arch]
+
+
+# over the widths of the blocks' ends: 64 to 512, 256 to 2048, 16 to 320
+EXTRA = {
+    "coordinate": (74_736, 1_917_832, 41_438),
+    "triplet": (2_400, 4_800, 5_100),
+    "multiscale": (109_760, 3_151_232, 36_332),
+    "ela": (111_360, 876_032, 87_232),
+    "shuffle": (96, 708, 108),
+    "sws": (0, 0, 0),
+    "pfaam": (0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", EXTRA)
+def test_extra_parameters_follow_from_the_papers(name):
+    archs = ("resnet18", "resnet50", "mobilenet_v2")
+    assert tuple(extra_parameters(arch, name) for arch in archs) == EXTRA[name]
 
 
 def test_parameters_of_modules_without_printed_figures():
@@ -206,7 +384,7 @@ def test_eca_kernel_size_grows_with_the_channels(channels, size):
     assert ECA(channels).conv.weight.numel() == size
 
 
-@pytest.mark.parametrize("module", [SE, CBAM, GC])
+@pytest.mark.parametrize("module", [SE, CBAM, GC, CoordinateAttention])
 @pytest.mark.parametrize("reduction", [0, 2.5])
 def test_reduction_must_be_a_whole_number(module, reduction):
     with pytest.raises(ValueError, match="reduction must be a whole number of at least 1"):
@@ -214,9 +392,25 @@ def test_reduction_must_be_a_whole_number(module, reduction):
 
 
 @pytest.mark.parametrize("size", [4, -3, 2.5])
-def test_eca_kernel_size_must_be_odd(size):
+@pytest.mark.parametrize("module", [ECA, ELA])
+def test_kernel_size_must_be_odd(module, size):
     with pytest.raises(ValueError, match="kernel_size must be an odd number, not"):
-        ECA(64, size)
+        module(64, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "param", "message"),
+    [
+        ("multiscale", 12, None, "the factor must divide 12 channels; 8 does not"),
+        ("multiscale", 16, 2.5, "the factor must be a whole number of at least 1, not 2.5"),
+        ("shuffle", 320, 48, "48 groups of 320 channels have halves of 3, which 320 is no"),
+        ("shuffle", 64, 0, "the groups must be a whole number of at least 1, not 0"),
+        ("ela", 12, None, "ELA takes a multiple of 8 channels, not 12"),
+    ],
+)
+def test_channels_that_make_no_groups_are_refused(name, channels, param, message):
+    with pytest.raises(ValueError, match=message):
+        create_attention(name, channels, param)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +421,12 @@ def test_eca_kernel_size_must_be_odd(size):
         ("cbam", 8, 2 * 64 * 8 + 8 + 64 + 98 + 2),
         ("gc", 8, 2 * 64 * 8 + 8 + 64 + 16 + 65),
         ("eca", 9, 9),
+        ("coordinate", 4, (64 * 16 + 16) + 32 + 2 * (16 * 64 + 64)),
+        ("coordinate", 32, (64 * 8 + 8) + 16 + 2 * (8 * 64 + 64)),  # eight channels are left
+        ("multiscale", 4, (16 * 16 + 16) + (9 * 16 * 16 + 16) + 32),
+        ("ela", 5, 64 * 8 * 5 + 128),
+        ("shuffle", 8, 6 * 4),
+        ("shuffle", 64, 6),  # no half vanishes
     ],
 )
 def test_attention_param_sets_the_modules_size(name, param, weights):
@@ -237,6 +437,8 @@ def test_new_gates_start_as_their_authors_start_them():
     x = torch.randn(4, 16, 5, 5)
     assert torch.equal(GC(16)(x), x)
     assert torch.equal(SRM(16)(x), x / 2)
+    half = x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+    assert torch.equal(ShuffleAttention(16)(x), half * torch.sigmoid(torch.ones(())))
 
 
 @pytest.mark.parametrize("name", ["simam", "se"])
