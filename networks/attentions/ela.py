@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .arguments import odd, setting
+from .group_norm import GroupNorm
 
 
 class ELA(nn.Module):
@@ -28,7 +29,7 @@ class ELA(nn.Module):
             channels, channels, size, padding=size // 2, groups=channels // 8, bias=False, **place
         )
         # the paper's 16 groups, or as many as the channels have in common with them
-        self.norm = nn.GroupNorm(math.gcd(channels, 16), channels, **place)
+        self.norm = GroupNorm(math.gcd(channels, 16), channels, **place)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         row = torch.sigmoid(self.norm(self.conv(x.mean(3))))  # (N, C, H)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from .arguments import setting, whole
+from .group_norm import GroupNorm
 
 
 class MultiScaleAttention(nn.Module):
@@ -21,17 +22,17 @@ class MultiScaleAttention(nn.Module):
         channels, factor = setting("MultiScaleAttention", "factor", channels, factor)
         super().__init__()
         place = {"device": device, "dtype": dtype}
-        self.factor = whole("the factor", factor)
-        if channels % self.factor:
+        width = channels // whole("the factor", factor)
+        if width * factor != channels:
             raise ValueError(f"the factor must divide {channels} channels; {factor:g} does not")
-        width = channels // self.factor
+        self.width = width
         self.strips = nn.Conv2d(width, width, 1, **place)
         self.local = nn.Conv2d(width, width, 3, padding=1, **place)
-        self.norm = nn.GroupNorm(width, width, **place)
+        self.norm = GroupNorm(width, width, **place)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height = x.shape[2]
-        groups = x.unflatten(1, (self.factor, -1)).flatten(0, 1)  # (N * factor, C / factor, H, W)
+        groups = x.reshape(-1, self.width, height, x.shape[3])  # (N * factor, C / factor, H, W)
         strips = [groups.mean(3, keepdim=True), groups.mean(2, keepdim=True).transpose(2, 3)]
         gates = torch.sigmoid(self.strips(torch.cat(strips, 2)))
         row, column = gates[:, :, :height], gates[:, :, height:].transpose(2, 3)

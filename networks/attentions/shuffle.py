@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from .arguments import setting, whole
+from .group_norm import GroupNorm
 
 
 class Scale(nn.Module):
@@ -38,12 +39,13 @@ class ShuffleAttention(nn.Module):
             )
         self.channel = Scale(self.half, device, dtype)
         self.spatial = Scale(self.half, device, dtype)
-        self.norm = nn.GroupNorm(self.half, self.half, device=device, dtype=dtype)
+        self.norm = GroupNorm(self.half, self.half, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        groups = x.unflatten(1, (-1, 2 * self.half)).flatten(0, 1)
+        height, width = x.shape[2], x.shape[3]
+        groups = x.reshape(-1, 2 * self.half, height, width)
         one, other = groups[:, : self.half], groups[:, self.half :]
         one = one * torch.sigmoid(self.channel(one.mean((2, 3), keepdim=True)))
         other = other * torch.sigmoid(self.spatial(self.norm(other)))
-        y = torch.cat([one, other], 1).view_as(x)
-        return y.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)  # channels of both by turns
+        y = torch.cat([one, other], 1).view(x.shape[0], 2, -1, height, width)
+        return y.transpose(1, 2).flatten(1, 2)  # each half of the channels, by turns

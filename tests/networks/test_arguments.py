@@ -98,7 +98,7 @@ def test_modules_take_their_setting_as_their_copies_do():
     assert ECA(64, kernel_size="7").conv.kernel_size == (7,)
     assert SRM(64, 64).cfc.shape == (64, 2)
     assert ELA(64, 5).conv.kernel_size == ELA(64, 64, 5).conv.kernel_size == (5,)
-    assert MultiScaleAttention(64, 64, 4).factor == MultiScaleAttention(64, 4).factor == 4
+    assert MultiScaleAttention(64, 64, 4).width == MultiScaleAttention(64, 4).width == 16
     assert CoordinateAttention(64, 64, 4).row.in_channels == 16
     assert ShuffleAttention(64, 8).half == 4
     assert SWS(64, 0.1).simam.e_lambda == 0.1

@@ -268,8 +268,8 @@ def near(found, exact):
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_takes_maps_of_any_size(name, size):
     """A batch of one too, in evaluation."""
-    module = randomized(create_attention(name, 32)).eval()
-    x = torch.randn(1, 32, *size)
+    module = randomized(create_attention(name, 16)).eval()
+    x = torch.randn(1, 16, *size)
     exact = copy.deepcopy(module).double()(x.double())
     assert near(module(x), exact)
     assert near(module(x.to(memory_format=torch.channels_last)), exact)
@@ -283,7 +283,7 @@ NORM_ALONE = {(5, 3): {"srm"}, (1, 1): {"srm", "cbam", "triplet"}}
 @pytest.mark.parametrize("size", NORM_ALONE, ids=str)
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_trains_on_one_image_where_batch_norm_can(name, size):
-    module, x = create_attention(name, 32), torch.randn(1, 32, *size)
+    module, x = create_attention(name, 16), torch.randn(1, 16, *size)
     if name in NORM_ALONE[size]:
         with pytest.raises(ValueError, match="^Expected more than 1 value per channel.*$"):
             module(x)
@@ -294,7 +294,7 @@ def test_trains_on_one_image_where_batch_norm_can(name, size):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_keeps_dtype_and_takes_channels_last(name, dtype, tolerance):
-    module = randomized(create_attention(name, 32)).eval()
+    module = randomized(create_attention(name, 16)).eval()
     x = torch.randn(4, 32, 6, 5).to(dtype)
     reference = module(x.float())
     y = module.to(dtype)(x.to(memory_format=torch.channels_last))

