@@ -441,6 +441,14 @@ def test_new_gates_start_as_their_authors_start_them():
     assert torch.equal(ShuffleAttention(16)(x), half * torch.sigmoid(torch.ones(())))
 
 
+@pytest.mark.parametrize("name", ["cbam", "triplet"])
+def test_norms_of_spatial_gates_follow_as_slowly_as_their_authors(name):
+    module = create_attention(name, 16).train()
+    module(torch.zeros(2, 16, 3, 3))
+    variances = [value for key, value in module.named_buffers() if key.endswith("running_var")]
+    assert all(torch.equal(each, torch.full((1,), 0.99)) for each in variances)
+
+
 @pytest.mark.parametrize("name", ["simam", "se"])
 def test_timm_takes_the_module_as_attn_layer(name):
     module = ATTENTIONS[name].module
