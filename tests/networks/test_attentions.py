@@ -294,7 +294,7 @@ def test_trains_on_one_image_where_batch_norm_can(name, size):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_keeps_dtype_and_takes_channels_last(name, dtype, tolerance):
-    module = randomized(create_attention(name, 16)).eval()
+    module = randomized(create_attention(name, 32)).eval()
     x = torch.randn(4, 32, 6, 5).to(dtype)
     reference = module(x.float())
     y = module.to(dtype)(x.to(memory_format=torch.channels_last))
