@@ -112,18 +112,12 @@ def kept(loops: Ours, config: Config) -> int:
         return kept_for_backward(loops.net, images)
 
 
-def own_costs(network: Network, image_size: int):
-    """What its modules cost, see `count_own`."""
-    with torch.device("meta"):
-        model = network.build()
-    return count_own(model, ATTENTIONS[network.attention].module, image_size)
-
-
 def bench_network(config: Config, device: str, rounds: int, report: Report) -> None:
     """A row per module in the network of `config`, which has none."""
     arch, image_size = config.network.arch, config.data.image_size
     networks = {name: replace(config.network, attention=name) for name in ATTENTIONS}
     loops = {name: Ours(replace(config, network=each)) for name, each in networks.items()}
+    plain = loops["none"]
     kept_of = {name: kept(each, config) for name, each in loops.items()}
     times = {}
     for task, title in TASKS.items():
@@ -134,12 +128,12 @@ def bench_network(config: Config, device: str, rounds: int, report: Report) -> N
         times[task] = {name: time_of(own, taken["none"], answers) for name, own in taken.items()}
     rows = []
     for name, each in loops.items():
-        own = own_costs(networks[name], image_size)
+        own = count_own(each.net, ATTENTIONS[name].module, each.image.float())
         rows.append(
             Row(
                 network=arch,
                 attention=name,
-                extra_parameters=count_parameters(each.net) - count_parameters(loops["none"].net),
+                extra_parameters=count_parameters(each.net) - count_parameters(plain.net),
                 flops=count_flops(each.net, image_size),
                 operations=own.arithmetic,
                 moved=own.moved,

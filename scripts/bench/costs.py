@@ -35,18 +35,19 @@ class Operations(TorchDispatchMode):
 
 
 @torch.no_grad()
-def count_own(model: nn.Module, kind: type[nn.Module], image_size: int) -> Operations:
-    """What the modules of a `kind` cost a `model` on the device "meta" for one image, evaluated."""
+def count_own(model: nn.Module, kind: type[nn.Module], images: torch.Tensor) -> Operations:
+    """What the modules of a `kind` cost a `model` in evaluation of `images`."""
     counted = Operations()
 
     def count(module, inputs):
         with counted:
             module.forward(*inputs)
 
-    for module in model.eval().modules():
-        if isinstance(module, kind):
-            module.register_forward_pre_hook(count)
-    model(torch.zeros(1, 3, image_size, image_size, device="meta"))
+    modules = [module for module in model.eval().modules() if isinstance(module, kind)]
+    hooks = [module.register_forward_pre_hook(count) for module in modules]
+    model(images)
+    for hook in hooks:
+        hook.remove()
     return counted
 
 

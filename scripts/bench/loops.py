@@ -24,7 +24,7 @@ except ImportError:
 TASKS = {"evaluate": "evaluation", "answer": "one image", "train": "training"}
 # what fills the device without taking minutes
 BATCH = {"cpu": 16, "cuda": 256}
-ANSWERS = 10  # images of a turn that are answered one after another
+ANSWERS = 5  # images of a turn that are answered one after another
 RENAMED = {"mobilenet_v2": "mobilenetv2_100"}  # by timm
 
 
