@@ -57,9 +57,10 @@ from scripts.bench.common import (
     with_formula,
     with_operator,
 )
+from scripts.bench.costs import kept_for_backward
 from scripts.bench.loops import Ours
-from scripts.bench.training import GPU
-from utils.config import Config, Data, Machine, Network, Optim
+from scripts.bench.training import GPU, made_up
+from utils.config import Machine, Network
 from utils.errors import UsageError
 from utils.processes.ending import exit_code
 
@@ -142,19 +143,6 @@ def check(layer: nn.Module, reference: nn.Module, x: torch.Tensor, grad: torch.T
     return error
 
 
-def kept_for_backward(layer: nn.Module, x: torch.Tensor) -> float:
-    """Bytes of the distinct memory that autograd keeps, in multiples of x's."""
-    kept = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        layer.train()(x.detach().requires_grad_())
-    return sum(kept.values()) / x.nbytes
-
-
 def bench_layer(
     kind: str, contenders: dict[str, nn.Module], x: torch.Tensor, layout: str, report: Report
 ) -> None:
@@ -167,7 +155,8 @@ def bench_layer(
         reference = contenders[name if name == "no attention" else "formula"]
         try:
             error = check(layer.to(x.device), reference.to(x.device), x, grad)
-            facts[name] = {"maps kept": rounded(kept_for_backward(layer, x)), "max error": error}
+            maps = rounded(kept_for_backward(layer, x) / x.nbytes)
+            facts[name] = {"maps kept": maps, "max error": error}
         except Exception as error:
             failed(name, error)
     turns = x.device.type, ROUNDS[x.device.type], QUEUED
@@ -188,12 +177,8 @@ def bench_layer(
 
 def bench_network(arch: str, batch_size: int, device: str, report: Report) -> None:
     """A row per step and attention: what main_imagenet.py runs, on a GPU in bfloat16."""
-    plain = Config(
-        network=Network(arch=arch),
-        data=Data(image_size=IMAGE_SIZE, batch_size=batch_size, synthetic=True),
-        optim=Optim(lr=1e-4),
-        machine=Machine(gpu=GPU[device], amp="bf16" if device == "cuda" else "none"),
-    )
+    machine = Machine(gpu=GPU[device], amp="bf16" if device == "cuda" else "none")
+    plain = made_up(Network(arch=arch), IMAGE_SIZE, batch_size, machine)
     network = Network(arch=arch, attention="simam", attention_param=E_LAMBDA)
     attentive = replace(plain, network=network)
     loops = {"none": Ours(plain)}

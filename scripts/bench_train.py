@@ -19,23 +19,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.bench.options import bench_parser
+from scripts.bench.options import add_networks, bench_parser
 from utils.cli import number
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = bench_parser(__doc__)
+    add_networks(parser)
     add = parser.add_argument
-    add("archs", metavar="ARCH", nargs="+", help="networks; a wrong name lists all")
     add("--attention-type", default="simam", help="as for training")
     add("--attention-param", type=float, help="its setting, as for training")
-    add("-b", "--batch-size", type=number(int, 2), help="images a step (CPU: 16, CUDA: 256)")
-    add("--image-size", type=number(int, 32), default=224, help="pixels a side")
     add("--amp", choices=("none", "bf16", "fp16"), default="none", help="ours, as for training")
     add("--compile", action="store_true", help="ours, as for training")
     add("--no-timm", action="store_true", help="no timm, whose memory the others need as well")
     add("--steps", type=number(int, 1), help="steps a round (CPU: 2, CUDA: 10)")
-    add("--rounds", type=number(int, 2), default=7, help="measured turns of each")
     return parser.parse_args(argv)
 
 
@@ -63,18 +60,14 @@ from scripts.bench.common import (
     summary,
     take_turns,
 )
-from scripts.bench.loops import ANSWERS, Ours, Published, Timm
-from scripts.bench.training import GPU
-from utils.config import Config, Data, Machine, Network, Optim
+from scripts.bench.loops import ANSWERS, BATCH, TASKS, Ours, Published, Timm
+from scripts.bench.training import GPU, made_up
+from utils.config import Config, Machine, Network
 from utils.errors import UsageError
 from utils.processes.dist import choose_device
 from utils.processes.ending import exit_code
 
-# evaluation first: it is timed as in a process that only evaluates, with no training's memory
-TASKS = {"evaluate": "evaluation", "answer": "one image", "train": "training"}
 PLAIN = "ours, no attention"
-# what fills the device without taking minutes
-BATCH = {"cpu": 16, "cuda": 256}
 STEPS = {"cpu": 2, "cuda": 10}
 
 
@@ -105,12 +98,8 @@ def contenders_for(arch: str, args: argparse.Namespace) -> dict[str, Contender]:
     network = Network(arch=arch, **attention)
     network.build()
     batch_size = args.batch_size or BATCH[device]
-    config = Config(
-        network=network,
-        data=Data(image_size=args.image_size, batch_size=batch_size, synthetic=True),
-        optim=Optim(lr=1e-4),
-        machine=Machine(gpu=GPU[device], amp=args.amp, compile=args.compile),
-    )
+    machine = Machine(gpu=GPU[device], amp=args.amp, compile=args.compile)
+    config = made_up(network, args.image_size, batch_size, machine)
     published = Contender(Published, config, args.steps or STEPS[device])
     found = {"published": published, "ours": replace(published, loops=Ours)}
     if network.attention != "none":

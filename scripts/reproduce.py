@@ -37,7 +37,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_recipe(table2)
     table2.set_defaults(dataset=None)  # both
     add_names(table2, "--archs", (arch for _, arch, _ in TABLE2), "networks")
-    add_names(table2, "--attentions", (name for *_, name in TABLE2), "attention modules")
+    papers = ",".join(dict.fromkeys(name for *_, name in TABLE2))
+    names = comma_list(str)
+    table2.add_argument("--attentions", type=names, default=papers, help="others are taken too")
     seeds = comma_list(number(int, 0))
     table2.add_argument("--seeds", type=seeds, default="1,2,3,4,5", help="a run each")
 

@@ -7,25 +7,39 @@ from typing import NamedTuple
 from torch import nn
 
 from .cbam import CBAM
+from .coordinate import CoordinateAttention
 from .eca import ECA
+from .ela import ELA
 from .fused import FUSED, how_computed, simam_norm_act
 from .gc import GC
+from .multiscale import MultiScaleAttention
 from .names import unknown_name
+from .pfaam import PfAAM
 from .se import SE
+from .shuffle import ShuffleAttention
 from .simam import SimAM, simam, simam_module
 from .srm import SRM
+from .sws import SWS
+from .triplet import TripletAttention
 
 __all__ = [
     "ATTENTIONS",
     "Attention",
     "CBAM",
+    "CoordinateAttention",
     "ECA",
+    "ELA",
     "FUSED",
     "GC",
+    "MultiScaleAttention",
+    "PfAAM",
     "SE",
     "SRM",
+    "SWS",
+    "ShuffleAttention",
     "SimAM",
     "Spec",
+    "TripletAttention",
     "create_attention",
     "default_param",
     "how_computed",
@@ -64,6 +78,14 @@ ATTENTIONS = {
     "eca": Spec(ECA, param="kernel_size", slot="block"),
     "srm": Spec(SRM, param=None, slot="block"),
     "gc": Spec(GC, param="reduction", slot="block"),
+    "coordinate": Spec(CoordinateAttention, param="reduction", slot="block"),
+    "triplet": Spec(TripletAttention, param=None, slot="block"),
+    # EMA in its paper, as the moving average of the weights is called here
+    "multiscale": Spec(MultiScaleAttention, param="factor", slot="block"),
+    "ela": Spec(ELA, param="kernel_size", slot="block"),
+    "shuffle": Spec(ShuffleAttention, param="groups", slot="block"),
+    "sws": Spec(SWS, param="e_lambda", slot="conv"),
+    "pfaam": Spec(PfAAM, param=None, slot="block"),
 }
 
 

@@ -38,6 +38,27 @@ def setting(name: str, param: str, numbers: tuple, value: object) -> tuple[int, 
     return channels, None if value is None else to_number(call, value)
 
 
+def only_channels(name: str, numbers: tuple) -> int:
+    """The channels of a module made as `name(*numbers)`; ValueError for what else is there."""
+    if len(set(numbers)) != 1:  # one number, or the output's channels too
+        raise ValueError(f"{name} takes the number of channels and no other, not {numbers}")
+    return numbers[0]
+
+
+def whole(name: str, value: float) -> int:
+    """`value` as a count, called `name`; ValueError unless it is a whole number of at least 1."""
+    if value < 1 or value != int(value):
+        raise ValueError(f"{name} must be a whole number of at least 1, not {value:g}")
+    return int(value)
+
+
+def odd(name: str, value: float) -> int:
+    """`value` as a kernel's size, called `name`; ValueError unless it is an odd number."""
+    if value < 1 or value % 2 != 1:
+        raise ValueError(f"{name} must be an odd number, not {value:g}")
+    return int(value)
+
+
 def e_lambda_of(numbers: tuple, value: object, default: float) -> float:
     """lambda of a SimAM made as `SimAM(*numbers, e_lambda=value)`; ValueError unless it is clear.
 

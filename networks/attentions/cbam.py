@@ -29,14 +29,15 @@ class ChannelGate(nn.Module):
 class SpatialGate(nn.Module):
     """Scale each position by a gate computed from the maxima and means around it (Eq. 3).
 
-    The batch norm is not in the paper but in its code, and in the released weights.
+    The batch norm and its slow momentum are not in the paper but in its code, and in the released
+    weights.
     """
 
     def __init__(self, device=None, dtype=None):
         super().__init__()
         place = {"device": device, "dtype": dtype}
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False, **place)
-        self.bn = nn.BatchNorm2d(1, **place)
+        self.bn = nn.BatchNorm2d(1, momentum=0.01, **place)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from .arguments import setting
+from .arguments import odd, setting
 
 
 def adaptive_kernel_size(channels: int) -> int:
@@ -28,9 +28,7 @@ class ECA(nn.Module):
         channels, kernel_size = setting("ECA", "kernel_size", channels, kernel_size)
         super().__init__()
         size = adaptive_kernel_size(channels) if kernel_size is None else kernel_size
-        if size < 1 or size % 2 != 1:
-            raise ValueError(f"ECA's kernel_size must be an odd number, not {size:g}")
-        size = int(size)
+        size = odd("ECA's kernel_size", size)
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

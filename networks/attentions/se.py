@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .arguments import setting
+from .arguments import setting, whole
 
 
 def reduced(channels: int, reduction: float) -> int:
@@ -11,9 +11,7 @@ def reduced(channels: int, reduction: float) -> int:
 
     Raises ValueError unless `reduction` is a whole number of at least 1.
     """
-    if reduction < 1 or reduction != int(reduction):
-        raise ValueError(f"the reduction must be a whole number of at least 1, not {reduction:g}")
-    return max(channels // int(reduction), 1)
+    return max(channels // whole("the reduction", reduction), 1)
 
 
 class SE(nn.Module):

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from .arguments import only_channels
+
 
 class SRM(nn.Module):
     """Scale each channel by a gate computed from its own mean and standard deviation.
@@ -11,9 +13,7 @@ class SRM(nn.Module):
     """
 
     def __init__(self, *channels: float, device=None, dtype=None):
-        if len(set(channels)) != 1:  # one number, or the output's channels too
-            raise ValueError(f"SRM takes the number of channels and no other, not {channels}")
-        channels = channels[0]
+        channels = only_channels("SRM", channels)
         super().__init__()
         # zero as in the authors' code: training starts from a gate of 1/2 everywhere
         self.cfc = nn.Parameter(torch.zeros(channels, 2, device=device, dtype=dtype))

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from operator import itemgetter
@@ -21,7 +22,7 @@ from networks.attentions import SimAM
 from networks.attentions.simam import simam_formula
 from utils.disk import check_target, write_text
 from utils.errors import UsageError, reason
-from utils.report.tables import table
+from utils.report.tables import Columns, table
 
 # what `torch.cuda._sleep` takes for about 10 ms, in which the host starts a thousand kernels
 PAUSE = 20_000_000
@@ -73,10 +74,12 @@ class Report:
         self.content, self.path, self.exit_code = dict(head), path, 0
         print(", ".join(f"{key} {value}" for key, value in head.items()), flush=True)
 
-    def add(self, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take in rows of the table `key`, which all have the same names in the same order."""
+    def add(self, key: str, rows: Sequence, columns: Columns | None = None) -> None:
+        """Take in rows of the table `key`: dataclasses that `columns` shows, or, where these are
+        not given, mappings that all have the same names in the same order."""
         if rows:
-            lines = table(rows, {name: itemgetter(name) for name in rows[0]}).splitlines()
+            columns = columns or {name: itemgetter(name) for name in rows[0]}
+            lines = table(rows, columns).splitlines()
             print("\n".join(lines[2:] if key in self.content else ["", *lines]), flush=True)
             self._keep(key, rows)
 
@@ -90,7 +93,7 @@ class Report:
     def _keep(self, key: str, entries: Sequence) -> None:
         self.content.setdefault(key, []).extend(entries)
         if self.path:
-            write_text(json.dumps(self.content, indent=1) + "\n", self.path)
+            write_text(json.dumps(self.content, indent=1, default=asdict) + "\n", self.path)
 
 
 def seconds(call: Callable, device: str, queued: int = 1) -> float:

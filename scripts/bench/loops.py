@@ -20,7 +20,11 @@ try:
 except ImportError:
     timm = None
 
-ANSWERS = 10  # images of a turn that are answered one after another
+# evaluation first: it is timed as in a process that only evaluates, with no training's memory
+TASKS = {"evaluate": "evaluation", "answer": "one image", "train": "training"}
+# what fills the device without taking minutes
+BATCH = {"cpu": 16, "cuda": 256}
+ANSWERS = 5  # images of a turn that are answered one after another
 RENAMED = {"mobilenet_v2": "mobilenetv2_100"}  # by timm
 
 

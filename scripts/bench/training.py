@@ -1,6 +1,6 @@
 """What main_imagenet.py trains with, for the benchmarks to time."""
 
-from utils.config import Config
+from utils.config import Config, Data, Machine, Network, Optim
 from utils.data.listing import Listing
 from utils.data.loader import Loader, train_loader
 from utils.data.preparation import IMAGENET
@@ -10,6 +10,12 @@ from utils.training.run import Run
 from utils.training.state import DataFacts
 
 GPU = {"cpu": "-1", "cuda": "0"}  # --device as --gpu says it
+
+
+def made_up(network: Network, image_size: int, batch_size: int, machine: Machine) -> Config:
+    """A run on random images, whose steps are too small to lead anywhere."""
+    data = Data(image_size=image_size, batch_size=batch_size, synthetic=True)
+    return Config(network=network, data=data, optim=Optim(lr=1e-4), machine=machine)
 
 
 def begin(config: Config, listing: Listing, dist: Dist) -> tuple[Learner, Loader]:

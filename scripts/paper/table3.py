@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from networks import ATTENTIONS
 from scripts.bench.common import describe, device_of, race
 from scripts.paper.common import REPOSITORY, folders, run_in_turn
 from utils.config import Network, default_of
@@ -26,6 +27,7 @@ from utils.training.complexity import count_flops, count_parameters
 LATENCY_ROUNDS = 15
 IMAGE_SIZE = 224
 PAPERS_LAMBDA = 0.1
+NO_FIGURES = Figures(*[None] * 5)  # of a module that the paper has not
 
 Key = tuple[str, str]  # of TABLE3
 Found = dict[Key, list[Mapping[str, float]]]  # the best epochs of a row's runs
@@ -47,11 +49,16 @@ COLUMNS = {
     "top-1": tables.COMPARISON["ours"],
     **{name: tables.COMPARISON[name] for name in ("runs", "paper", "difference")},
     "top-5": lambda row: tables.spread(row.ours.acc5),
-    "paper's": lambda row: tables.spread(row.theirs.acc5),
-    "parameters (paper's), M": lambda row: f"{row.ours.params_m:.2f} ({row.theirs.params_m:.2f})",
-    "FLOPs (paper's), G": lambda row: f"{row.ours.gflops:.2f} ({row.theirs.gflops:.2f})",
-    "FPS (paper's, GTX 1080 Ti)": lambda row: f"{row.ours.fps:.0f} ({row.theirs.fps:.0f})",
+    "paper's": lambda row: tables.printed(row.theirs.acc5),
+    "parameters (paper's), M": lambda row: beside(row.ours.params_m, row.theirs.params_m, 2),
+    "FLOPs (paper's), G": lambda row: beside(row.ours.gflops, row.theirs.gflops, 2),
+    "FPS (paper's, GTX 1080 Ti)": lambda row: beside(row.ours.fps, row.theirs.fps, 0),
 }
+
+
+def beside(ours: float, theirs: float | None, digits: int) -> str:
+    """Our figure, and the paper's where it has one."""
+    return f"{ours:.{digits}f}" + ("" if theirs is None else f" ({theirs:.{digits}f})")
 
 
 def papers(arch: str, attention: str) -> dict[str, Any]:
@@ -67,7 +74,8 @@ def papers(arch: str, attention: str) -> dict[str, Any]:
 
 
 def collect(args: argparse.Namespace) -> Found:
-    """The best epochs of the paper's runs in ROOT and in the folders given; names the others."""
+    """The best epochs of runs like the paper's, with any attention, in ROOT and in the folders
+    given; names the others."""
     found = {}
     for path in folders(args.ckpt, "imagenet-*", args.paths):
         run = read_finished(path)
@@ -76,7 +84,7 @@ def collect(args: argparse.Namespace) -> Found:
                 raise UsageError(f"{path} is no finished run; evaluate_all.py takes checkpoints")
             continue
         key = run.settings.get("arch"), run.settings.get("attention_type")
-        if key not in TABLE3:
+        if (key[0], "none") not in TABLE3 or key[1] not in ATTENTIONS:
             print(f"passed over {path}: its network is not in Table 3", file=sys.stderr, flush=True)
         elif run.has(papers(*key)):
             found.setdefault(key, []).append(max(run.epochs, key=itemgetter("val_acc1")))
@@ -104,13 +112,13 @@ def images_per_second(models: Mapping[str, nn.Module], device: str) -> dict[str,
 
 
 def rows_of(arch: str, found: Found, device: str) -> Iterator[Row]:
-    """The rows of one network, one for each attention."""
-    papers = {attention: row for (name, attention), row in TABLE3.items() if name == arch}
-    models = {name: Network(arch=arch, attention=name).build() for name in papers}
+    """The rows of one network: one for each attention of the paper's, or of a run."""
+    names = dict.fromkeys(name for each, name in [*TABLE3, *found] if each == arch)
+    models = {name: Network(arch=arch, attention=name).build() for name in names}
     gflops = {name: count_flops(model) / 1e9 for name, model in models.items()}
     fps = images_per_second(models, device)
-    for name, theirs in papers.items():
-        best = found.get((arch, name), [])
+    for name in names:
+        best, theirs = found.get((arch, name), []), TABLE3.get((arch, name), NO_FIGURES)
         top1 = tables.compare([epoch["val_acc1"] for epoch in best], theirs.acc1)
         top5 = mean(epoch["val_acc5"] for epoch in best) if best else None
         params_m = count_parameters(models[name]) / 1e6

@@ -65,6 +65,20 @@ def test_features_are_those_of_the_imagenet_network(depth, file, images, tmp_pat
         assert (y - reference).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("attention", ["coordinate", "sws"])
+def test_other_modules_stand_where_the_imagenet_network_has_them(attention, images, tmp_path):
+    network = create_model("resnet50", attention).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    model = backbone(50, tmp_path / "weights.pth", attention_type=attention)
+    with torch.no_grad():
+        for y, reference in zip(model(images), stages(network, images), strict=True):
+            torch.testing.assert_close(y, reference, rtol=1e-4, atol=1e-4)
+    if attention == "coordinate":
+        torch.save(create_model("resnet50").state_dict(), tmp_path / "plain.pth")
+        with pytest.raises(RuntimeError, match=r"missing \(layer1.0.attn_block.squeeze.0.weight"):
+            backbone(50, tmp_path / "plain.pth", attention_type=attention)
+
+
 def test_converted_weights_are_read(images, tmp_path):
     network = detectors.imagenet_network(18, images)
     torch.save(network.state_dict(), tmp_path / "ours.pth")
@@ -192,7 +206,8 @@ def test_a_part_of_a_detector_is_checked_too(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(attention_type="se"), "unknown attention_type 'se'; known: none, simam"),
+        (dict(attention_type="simm"), "unknown attention_type 'simm'; known: .*none, .*simam"),
+        (dict(attention_type="se"), "SE stands after the last norm: mmdetection has room at depth"),
         (dict(attention_param=0), "attention_param .* must be positive, not 0"),
         (dict(attention_param=float("nan")), "attention_param .* must be positive, not nan"),
     ],

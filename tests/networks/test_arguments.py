@@ -7,7 +7,20 @@ import pytest
 import torch
 
 from networks import ATTENTIONS, SimAM, create_attention, simam_module
-from networks.attentions import CBAM, ECA, GC, SE, SRM
+from networks.attentions import (
+    CBAM,
+    ECA,
+    ELA,
+    GC,
+    SE,
+    SRM,
+    SWS,
+    CoordinateAttention,
+    MultiScaleAttention,
+    PfAAM,
+    ShuffleAttention,
+    TripletAttention,
+)
 
 SIMAM = {
     (): 1e-4,
@@ -84,6 +97,14 @@ def test_modules_take_their_setting_as_their_copies_do():
     assert ECA(64, 5).conv.kernel_size == ECA(64, 64, 5).conv.kernel_size == (5,)
     assert ECA(64, kernel_size="7").conv.kernel_size == (7,)
     assert SRM(64, 64).cfc.shape == (64, 2)
+    assert ELA(64, 5).conv.kernel_size == ELA(64, 64, 5).conv.kernel_size == (5,)
+    assert MultiScaleAttention(64, 64, 4).width == MultiScaleAttention(64, 4).width == 16
+    assert CoordinateAttention(64, 64, 4).row.in_channels == 16
+    assert ShuffleAttention(64, 8).half == 4
+    assert SWS(64, 0.1).simam.e_lambda == 0.1
+    for module in (TripletAttention, PfAAM):
+        for call in [(), (64,), (64, 64)]:
+            module(*call)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +124,12 @@ def test_modules_take_their_setting_as_their_copies_do():
         (ECA, (64, 64)),
         (SRM, (64, 16)),
         (SRM, ()),
+        (CoordinateAttention, (64, 128)),
+        (ELA, (64, "L")),
+        (ShuffleAttention, (64, 64)),
+        (TripletAttention, (64, 16)),
+        (PfAAM, (64, 0.1)),
+        (SWS, (0.1, 0.2)),
     ],
     ids=str,
 )
@@ -117,4 +144,4 @@ def test_the_registrys_parameter_is_an_argument(name):
     spec = ATTENTIONS[name]
     if spec.param:
         assert spec.param in inspect.signature(spec.module).parameters
-        assert create_attention(name, 64, 3)
+        assert create_attention(name, 64, 1)

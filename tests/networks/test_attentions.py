@@ -1,111 +1,22 @@
-"""Every attention module against its paper's formulas, written again in loops over numpy arrays."""
+"""Every attention module against its paper's formulas in float64."""
+
+import copy
+from functools import cache
 
 import numpy as np
 import pytest
 import timm
 import torch
+from attention_formulas import FORMULAS
 from torch import nn
 
 from networks import ATTENTIONS, create_attention, create_model
-from networks.attentions import CBAM, ECA, GC, SE, SRM
+from networks.attentions import CBAM, ECA, ELA, GC, SE, SRM, CoordinateAttention, ShuffleAttention
 from networks.attentions.eca import adaptive_kernel_size
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def weights(module: nn.Module) -> dict[str, np.ndarray]:
     return {name: value.detach().numpy() for name, value in module.state_dict().items()}
-
-
-def normed(x, w, prefix):
-    scale = w[f"{prefix}.weight"] / np.sqrt(w[f"{prefix}.running_var"] + 1e-5)
-    return (x - w[f"{prefix}.running_mean"]) * scale + w[f"{prefix}.bias"]
-
-
-def simam_formula(x, w):
-    """Yang et al. 2021, Eq. 5 and 6, with the published code's H * W - 1 for the variance."""
-    y = np.empty_like(x)
-    for c, channel in enumerate(x):
-        mean = channel.mean()
-        variance = ((channel - mean) ** 2).sum() / (channel.size - 1)
-        for i, t in np.ndenumerate(channel):
-            energy = 4 * (variance + 1e-4) / ((t - mean) ** 2 + 2 * variance + 2e-4)
-            y[c][i] = t * sigmoid(1 / energy)
-    return y
-
-
-def se_formula(x, w):
-    """Hu et al. 2018, Eq. 2 to 4."""
-    squeezed = np.array([channel.mean() for channel in x])
-    gate = sigmoid(w["fc.2.weight"] @ np.maximum(w["fc.0.weight"] @ squeezed, 0))
-    return np.stack([g * channel for g, channel in zip(gate, x, strict=True)])
-
-
-def cbam_formula(x, w):
-    """Woo et al. 2018, Eq. 1 to 3, with the batch norm of the published code."""
-
-    def mlp(v):
-        hidden = w["channel_gate.mlp.1.weight"] @ v + w["channel_gate.mlp.1.bias"]
-        return w["channel_gate.mlp.3.weight"] @ np.maximum(hidden, 0) + w["channel_gate.mlp.3.bias"]
-
-    mean = np.array([channel.mean() for channel in x])
-    peak = np.array([channel.max() for channel in x])
-    x = np.stack(
-        [g * channel for g, channel in zip(sigmoid(mlp(mean) + mlp(peak)), x, strict=True)]
-    )
-    _, height, width = x.shape
-    padded = np.pad(np.stack([x.max(0), x.mean(0)]), ((0, 0), (3, 3), (3, 3)))
-    y = np.empty_like(x)
-    for i in range(height):
-        for j in range(width):
-            score = (padded[:, i : i + 7, j : j + 7] * w["spatial_gate.conv.weight"][0]).sum()
-            y[:, i, j] = x[:, i, j] * sigmoid(normed(score, w, "spatial_gate.bn"))
-    return y
-
-
-def eca_formula(x, w):
-    """Wang et al. 2020, Eq. 7 and 9."""
-    kernel = w["conv.weight"][0, 0]
-    reach = len(kernel) // 2
-    means = [channel.mean() for channel in x]
-    y = np.empty_like(x)
-    for c, channel in enumerate(x):
-        near = [(c + o, kernel[o + reach]) for o in range(-reach, reach + 1)]
-        y[c] = channel * sigmoid(sum(means[n] * k for n, k in near if 0 <= n < len(x)))
-    return y
-
-
-def srm_formula(x, w):
-    """Lee et al. 2019, Eq. 1 to 4, with 1e-5 under the root."""
-    style = [(c.mean(), np.sqrt(((c - c.mean()) ** 2).mean() + 1e-5)) for c in x]
-    encoding = np.array([cfc @ s for cfc, s in zip(w["cfc"], style, strict=True)])
-    gate = sigmoid(normed(encoding, w, "bn"))
-    return np.stack([g * channel for g, channel in zip(gate, x, strict=True)])
-
-
-def gc_formula(x, w):
-    """Cao et al. 2019, Eq. 5."""
-    _, height, width = x.shape
-    positions = [x[:, i, j] for i in range(height) for j in range(width)]
-    scores = np.exp([w["mask.weight"][0, :, 0] @ p + w["mask.bias"][0] for p in positions])
-    context = sum(s * p for s, p in zip(scores / scores.sum(), positions, strict=True))
-    hidden = w["transform.0.weight"] @ context + w["transform.0.bias"]
-    hidden = (hidden - hidden.mean()) / np.sqrt(hidden.var() + 1e-5)
-    hidden = np.maximum(hidden * w["transform.1.weight"] + w["transform.1.bias"], 0)
-    return x + (w["transform.3.weight"] @ hidden + w["transform.3.bias"])[:, None, None]
-
-
-FORMULAS = {
-    "none": lambda x, w: x,
-    "simam": simam_formula,
-    "se": se_formula,
-    "cbam": cbam_formula,
-    "eca": eca_formula,
-    "srm": srm_formula,
-    "gc": gc_formula,
-}
 
 
 def randomized(module: nn.Module) -> nn.Module:
@@ -116,10 +27,14 @@ def randomized(module: nn.Module) -> nn.Module:
     return module
 
 
+# the default would make halves of one channel here
+SETTINGS = {"shuffle": 8}
+
+
 @pytest.mark.parametrize("shape", [(2, 128, 7, 5), (1, 48, 3, 1)], ids=str)
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_equals_its_formula(name, shape):
-    module = randomized(create_attention(name, shape[1]).double().eval())
+    module = randomized(create_attention(name, shape[1], SETTINGS.get(name)).double().eval())
     x = torch.randn(shape, dtype=torch.float64) * 2 + 0.5
     expected = np.stack([FORMULAS[name](image, weights(module)) for image in x.numpy()])
     torch.testing.assert_close(module(x).detach().numpy(), expected, rtol=1e-10, atol=1e-10)
@@ -129,7 +44,39 @@ def test_equals_its_formula(name, shape):
 def test_gradient_is_that_of_the_output(name):
     module = randomized(create_attention(name, 16).double())
     x = torch.randn(2, 16, 3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(module, x)
+    assert torch.autograd.gradcheck(module, x, fast_mode=True)  # along one random direction
+
+
+def near(found, exact):
+    """Apart by a small share of the largest value."""
+    return (found.double() - exact).abs().max() <= 1e-4 * exact.abs().max()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (5, 3), (200, 336)], ids=str)
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_takes_maps_of_any_size(name, size):
+    """A batch of one too, in evaluation."""
+    module = randomized(create_attention(name, 16)).eval()
+    x = torch.randn(1, 16, *size)
+    exact = copy.deepcopy(module).double()(x.double())
+    assert near(module(x), exact)
+    assert near(module(x.to(memory_format=torch.channels_last)), exact)
+
+
+# those that norm over a batch: SRM one value per channel, CBAM and triplet attention one per
+# position, of which a 1x1 map has one
+NORM_ALONE = {(5, 3): {"srm"}, (1, 1): {"srm", "cbam", "triplet"}}
+
+
+@pytest.mark.parametrize("size", NORM_ALONE, ids=str)
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_trains_on_one_image_where_batch_norm_can(name, size):
+    module, x = create_attention(name, 16), torch.randn(1, 16, *size)
+    if name in NORM_ALONE[size]:
+        with pytest.raises(ValueError, match="^Expected more than 1 value per channel.*$"):
+            module(x)
+    else:
+        assert module(x).isfinite().all()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
@@ -167,6 +114,7 @@ MILLIONS = {
 ECAS = {"resnet18": 36, "resnet50": 86, "mobilenet_v2": 59}
 
 
+@cache
 def num_parameters(arch: str, name: str) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in create_model(arch, name).parameters())
@@ -184,6 +132,24 @@ def extra_parameters(arch: str, name: str) -> int:
 @pytest.mark.parametrize("arch", ECAS)
 def test_extra_parameters_of_eca_are_the_papers(arch):
     assert extra_parameters(arch, "eca") == ECAS[arch]
+
+
+# over the widths of the blocks' ends: 64 to 512, 256 to 2048, 16 to 320
+EXTRA = {
+    "coordinate": (74_736, 1_917_832, 41_438),
+    "triplet": (2_400, 4_800, 5_100),
+    "multiscale": (109_760, 3_151_232, 36_332),
+    "ela": (111_360, 876_032, 87_232),
+    "shuffle": (96, 708, 108),
+    "sws": (0, 0, 0),
+    "pfaam": (0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", EXTRA)
+def test_extra_parameters_follow_from_the_papers(name):
+    archs = ("resnet18", "resnet50", "mobilenet_v2")
+    assert tuple(extra_parameters(arch, name) for arch in archs) == EXTRA[name]
 
 
 def test_parameters_of_modules_without_printed_figures():
@@ -206,7 +172,7 @@ def test_eca_kernel_size_grows_with_the_channels(channels, size):
     assert ECA(channels).conv.weight.numel() == size
 
 
-@pytest.mark.parametrize("module", [SE, CBAM, GC])
+@pytest.mark.parametrize("module", [SE, CBAM, GC, CoordinateAttention])
 @pytest.mark.parametrize("reduction", [0, 2.5])
 def test_reduction_must_be_a_whole_number(module, reduction):
     with pytest.raises(ValueError, match="reduction must be a whole number of at least 1"):
@@ -214,9 +180,25 @@ def test_reduction_must_be_a_whole_number(module, reduction):
 
 
 @pytest.mark.parametrize("size", [4, -3, 2.5])
-def test_eca_kernel_size_must_be_odd(size):
+@pytest.mark.parametrize("module", [ECA, ELA])
+def test_kernel_size_must_be_odd(module, size):
     with pytest.raises(ValueError, match="kernel_size must be an odd number, not"):
-        ECA(64, size)
+        module(64, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "param", "message"),
+    [
+        ("multiscale", 12, None, "the factor must divide 12 channels; 8 does not"),
+        ("multiscale", 16, 2.5, "the factor must be a whole number of at least 1, not 2.5"),
+        ("shuffle", 320, 48, "48 groups of 320 channels have halves of 3, which 320 is no"),
+        ("shuffle", 64, 0, "the groups must be a whole number of at least 1, not 0"),
+        ("ela", 12, None, "ELA takes a multiple of 8 channels, not 12"),
+    ],
+)
+def test_channels_that_make_no_groups_are_refused(name, channels, param, message):
+    with pytest.raises(ValueError, match=message):
+        create_attention(name, channels, param)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +209,12 @@ def test_eca_kernel_size_must_be_odd(size):
         ("cbam", 8, 2 * 64 * 8 + 8 + 64 + 98 + 2),
         ("gc", 8, 2 * 64 * 8 + 8 + 64 + 16 + 65),
         ("eca", 9, 9),
+        ("coordinate", 4, (64 * 16 + 16) + 32 + 2 * (16 * 64 + 64)),
+        ("coordinate", 32, (64 * 8 + 8) + 16 + 2 * (8 * 64 + 64)),  # eight channels are left
+        ("multiscale", 4, (16 * 16 + 16) + (9 * 16 * 16 + 16) + 32),
+        ("ela", 5, 64 * 8 * 5 + 128),
+        ("shuffle", 8, 6 * 4),
+        ("shuffle", 64, 6),  # no half vanishes
     ],
 )
 def test_attention_param_sets_the_modules_size(name, param, weights):
@@ -237,6 +225,16 @@ def test_new_gates_start_as_their_authors_start_them():
     x = torch.randn(4, 16, 5, 5)
     assert torch.equal(GC(16)(x), x)
     assert torch.equal(SRM(16)(x), x / 2)
+    half = x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+    assert torch.equal(ShuffleAttention(16)(x), half * torch.sigmoid(torch.ones(())))
+
+
+@pytest.mark.parametrize("name", ["cbam", "triplet"])
+def test_norms_of_spatial_gates_follow_as_slowly_as_their_authors(name):
+    module = create_attention(name, 16).train()
+    module(torch.zeros(2, 16, 3, 3))
+    variances = [value for key, value in module.named_buffers() if key.endswith("running_var")]
+    assert all(torch.equal(each, torch.full((1,), 0.99)) for each in variances)
 
 
 @pytest.mark.parametrize("name", ["simam", "se"])

@@ -76,6 +76,8 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
         ("bench_simam --json nowhere/report.json", "nowhere; create it first"),
         ("bench_train resnet18 --json nowhere/report.json", "nowhere; create it first"),
         ("bench_data DATA --json nowhere/report.json", "nowhere; create it first"),
+        ("compare_attentions resnet18 --json nowhere/report.json", "nowhere; create it first"),
+        ("compare_attentions resnet19", "unknown arch 'resnet19'; known: resnet18"),
         ("bench_train resnet19", "unknown arch 'resnet19'; known: resnet18"),
         ("bench_train resnet18 --attention-type simam2", "simam2"),
         ("bench_data nowhere", "data folder nowhere does not exist"),

@@ -73,6 +73,16 @@ def test_table2_collects_what_is_finished(tmp_path, capsys):
     assert row["acc1"] == [92.5, 92.9, 92.1]
 
 
+def test_table2_takes_modules_of_which_the_paper_has_no_figure(tmp_path, capsys):
+    whole = {"epochs": 1, "iterations": 64_000}
+    write_run(tmp_path / "cifar10-cifar_resnet20-triplet-seed1", whole, [(0, 91)])
+    words = "table2 --dataset cifar10 --archs cifar_resnet20 --attentions triplet,pfaam"
+    assert code_of(*words.split(), "--ckpt", tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "| cifar10 | cifar_resnet20 | triplet | 91.00 | 1 |  |  |  |" in said
+    assert "| cifar10 | cifar_resnet20 | pfaam | not run | 0 |  |  |  |" in said
+
+
 def test_table2_runs_what_is_missing_and_goes_on_where_it_was_stopped(digits32, tmp_path, capsys):
     data = f"--data-dir {digits32} --gpu -1 --iterations 3".split()
     root = tmp_path / "runs"
@@ -170,13 +180,16 @@ def test_table3_passes_over_what_was_not_trained_as_the_papers(
     for name, (changes, _) in others.items():
         write_papers(root / f"imagenet-{name}", 99.0, **changes)
     write_papers(root / "imagenet-whole", 71.3)
+    gc = {"attention_type": "gc", "attention_param": 16}  # of which the paper has no figure
+    write_papers(root / "imagenet-gc", 71.0, **gc)
     assert code_of(*quick, trained, "--ckpt", root) == 0
     whys = {str(root / f"imagenet-{name}"): why for name, (_, why) in others.items()}
     whys[str(trained)] = "its num_classes is 3, not 1000"
-    said = capsys.readouterr().err.splitlines()
-    assert said == [f"passed over {path}: {why}" for path, why in whys.items()]
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [f"passed over {path}: {why}" for path, why in whys.items()]
+    assert "| resnet18 | gc | 71.00 | 1 |  |  | 99.00 |  | 11.78 | " in said.out
     reached = {key: row["mean"] for key, row in rows(root / "table3.json").items() if row["runs"]}
-    assert reached == {("resnet18", "simam"): 71.3}
+    assert reached == {("resnet18", "simam"): 71.3, ("resnet18", "gc"): 71.0}
 
 
 def test_table3_says_what_evaluates_a_checkpoint(tmp_path, trained, capsys, quick):
@@ -328,7 +341,7 @@ needs_no_mmdet = pytest.mark.skipif(find_spec("mmdet") is not None, reason="mmde
     [
         ("table5", "invalid choice: 'table5'"),
         ("table2 --archs resnet18", "resnet18 is none of cifar_resnet20 cifar_resnet56"),
-        ("table2 --attentions srm", "srm is none of none se cbam eca gc simam"),
+        ("table2 --attentions simm", "unknown attention 'simm'; known: simam"),
         ("table2 --run --root nowhere", "nowhere does not hold cifar10"),
         ("table3 --archs resnet19", "resnet19 is none of resnet18 resnet34"),
         ("table3 --run --archs resnet18 --device cpu", "DATA is not set"),

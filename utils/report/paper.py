@@ -16,8 +16,8 @@ TABLE2_RUNS = 5
 class Accuracy:
     """Top-1 in percent: the mean and the standard deviation of `TABLE2_RUNS` runs."""
 
-    mean: float
-    std: float
+    mean: float | None
+    std: float | None
 
 
 @dataclass(frozen=True)

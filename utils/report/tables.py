@@ -71,6 +71,11 @@ def spread(value: float | None, std: float | None = None) -> str:
     return f"{value:.2f}" + ("" if std is None else f" ± {std:.2f}")
 
 
+def printed(value: float | None, std: float | None = None) -> str:
+    """As `spread`, of a figure that the paper may not have."""
+    return "" if value is None else spread(value, std)
+
+
 def signed(value: float | None, digits: int) -> str:
     """A difference, as the tables show it."""
     return "" if value is None else f"{value:+.{digits}f}"
@@ -80,7 +85,7 @@ def signed(value: float | None, digits: int) -> str:
 COMPARISON = {
     "ours": lambda row: spread(row.mean, row.std),
     "runs": lambda row: row.runs,
-    "paper": lambda row: spread(row.paper, row.paper_std),
+    "paper": lambda row: printed(row.paper, row.paper_std),
     "difference": lambda row: signed(row.difference, 2),
     "standard errors": lambda row: signed(row.standard_errors, 1),
 }

@@ -12,28 +12,43 @@ from functools import partial
 
 import numpy as np
 import torch
-from mmdet.models.backbones.resnet import ResNet
+from mmdet.models.backbones.resnet import Bottleneck, ResNet
 from mmdet.registry import MODELS
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
 try:
-    from networks.attentions import simam
+    from networks.attentions import create_attention, list_attentions
 except ImportError:  # copied without this repository: the same formula, without its fast operator
 
-    def simam(x, e_lambda):
+    class SimAM(nn.Module):
         """x (N, C, H, W) -> x * sigmoid(d^2 / (4 (v + e_lambda)) + 1/2), with d = x - mean and
         v = sum(d^2) / (HW - 1) per channel (Eq. 5 and 6 of Yang et al., ICML 2021).
         """
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        d2 = (wide - wide.mean((2, 3), keepdim=True)).square()
-        v = d2.sum((2, 3), keepdim=True) / max(math.prod(x.shape[2:]) - 1, 1)
-        return (wide * torch.sigmoid(d2 / (4 * (v + e_lambda)) + 0.5)).to(x.dtype)
+
+        def __init__(self, e_lambda):
+            super().__init__()
+            self.e_lambda = e_lambda
+
+        def forward(self, x):
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            d2 = (wide - wide.mean((2, 3), keepdim=True)).square()
+            v = d2.sum((2, 3), keepdim=True) / max(math.prod(x.shape[2:]) - 1, 1)
+            return (wide * torch.sigmoid(d2 / (4 * (v + self.e_lambda)) + 0.5)).to(x.dtype)
+
+    def list_attentions():
+        return ["none", "simam"]
+
+    def create_attention(name, channels, param, slot):
+        return SimAM(param) if (name, slot) == ("simam", "conv") else nn.Identity()
 
 
-# [layerX.Y.]module.parameter: what an ImageNet network has too. Plugins and the offsets of
-# deformable convolutions lie deeper or have longer names, and start from their own initialisation.
-PRETRAINED = re.compile(r"(layer\d+\.\d+\.)?(stem\.\d+|downsample\.\d+|[a-z]+\d)\.[a-z_]+")
+# [layerX.Y.]module.parameter, and attention's: what an ImageNet network has too. Plugins and the
+# offsets of deformable convolutions lie deeper or have longer names, and start from their own
+# initialisation.
+PRETRAINED = re.compile(
+    r"(layer\d+\.\d+\.)?((stem\.\d+|downsample\.\d+|[a-z]+\d)\.[a-z_]+|attn_.+)"
+)
 # Counters that files may lack, or hold without need (the last two: a FLOP counter's leftovers).
 OPTIONAL = ("num_batches_tracked", "total_ops", "total_params")
 
@@ -43,33 +58,50 @@ class ResNetSimAM(ResNet):
     """mmdetection's ResNet with SimAM between each block's 3x3 convolution and its norm.
 
     x: (N, 3, H, W) -> one map per entry of `out_indices`, at strides 4, 8, 16 and 32.
-    depth: 18, 34, 50, 101 or 152. attention_type: "simam", or "none" for the plain ResNet.
-    attention_param: SimAM's e_lambda; 0.1 in the paper's detectors. Every other argument is
-    ResNet's, and so are the keys of the state dict: SimAM has no state.
+    depth: 18, 34, 50, 101 or 152. attention_type: "simam", "none" for the plain ResNet, or, beside
+    this repository, another of its modules, in the place that it has in the ImageNet networks.
+    attention_param: the module's setting; None is its default, of SimAM 0.1 as in the paper's
+    detectors. Every other argument is ResNet's, and so are the keys of the state dict, but for a
+    module that has weights: those of the ImageNet networks.
 
     Loading weights, by `init_cfg` or as part of a detector, strictly or not, raises RuntimeError
-    unless every parameter and statistic of the ResNet is there in its shape and no block is left
-    over; a classifier is ignored. The published `conv2.0` is read as `conv2`.
-    Raises ValueError for an unknown attention_type and an attention_param that is not positive.
+    unless every parameter and statistic of ResNet and modules is there in its shape and no block is
+    left over; a classifier is ignored. The published `conv2.0` is read as `conv2`.
+    Raises ValueError for an unknown attention_type, an attention_param that the module refuses, and
+    below 50 layers for a module that stands after the last norm.
     """
 
-    def __init__(self, depth, attention_type="simam", attention_param=0.1, **kwargs):
-        if attention_type not in ("none", "simam"):
-            raise ValueError(f"unknown attention_type {attention_type!r}; known: none, simam")
-        if not attention_param > 0:
-            raise ValueError(f"attention_param (e_lambda) must be positive, not {attention_param}")
+    def __init__(self, depth, attention_type="simam", attention_param=None, **kwargs):
+        if attention_type not in list_attentions():
+            known = ", ".join(list_attentions())
+            raise ValueError(f"unknown attention_type {attention_type!r}; known: {known}")
+        if attention_type == "simam":
+            attention_param = 0.1 if attention_param is None else attention_param
+            if not attention_param > 0:
+                raise ValueError(
+                    f"attention_param (e_lambda) must be positive, not {attention_param}"
+                )
         self.attention_type = attention_type
         self.attention_param = attention_param
         super().__init__(depth, **kwargs)
 
     def make_res_layer(self, **kwargs):
         layer = super().make_res_layer(**kwargs)
-        if self.attention_type == "simam":
-            for block in layer:
-                # A hook, because the block's forward has no room here: its plugins run after the
-                # norm and the ReLU. On the convolution, because norms get replaced (SyncBN).
-                block.conv2.register_forward_hook(partial(_attend, block, self.attention_param))
+        for block in layer:
+            self._add_attention(block)
         return layer
+
+    def _add_attention(self, block):
+        make = partial(create_attention, self.attention_type, param=self.attention_param)
+        conv = make(block.conv2.out_channels, slot="conv")
+        behind = make(getattr(block, "conv3", block.conv2).out_channels, slot="block")
+        if not isinstance(conv, nn.Identity):
+            # A hook, because the block's forward has no room here: its plugins run after the norm
+            # and the ReLU. On the convolution, because norms get replaced (SyncBN).
+            block.attn_conv = conv
+            block.conv2.register_forward_hook(partial(_attend, block))
+        if not isinstance(behind, nn.Identity):
+            _add_plugin(block, behind)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         for key in [k for k in state_dict if k.startswith(prefix) and ".conv2.0." in k]:
@@ -101,10 +133,24 @@ class ResNetSimAM(ResNet):
             )
 
 
-def _attend(block, e_lambda, conv, args, y):
+def _attend(block, conv, args, y):
     if isinstance(block.norm2, nn.Identity):
-        raise RuntimeError("SimAM stands between conv2 and its norm: do not fuse the two")
-    return simam(y, e_lambda)
+        name = type(block.attn_conv).__name__
+        raise RuntimeError(f"{name} stands between conv2 and its norm: do not fuse the two")
+    return block.attn_conv(y)
+
+
+def _add_plugin(block, attention):
+    """Let the block's forward run `attention` after its last norm, before its other plugins."""
+    if not isinstance(block, Bottleneck):
+        name = type(attention).__name__
+        raise ValueError(f"{name} stands after the last norm: mmdetection has room at depth >= 50")
+    if not block.with_plugins:
+        block.with_plugins = True
+        block.after_conv1_plugin_names = block.after_conv2_plugin_names = []
+        block.after_conv3_plugin_names = []
+    block.attn_block = attention
+    block.after_conv3_plugin_names = ["attn_block", *block.after_conv3_plugin_names]
 
 
 def _history_method(owner, name):
