@@ -22,7 +22,7 @@ from utils.checkpoints import Checkpoint
 from utils.checkpoints.formats import write_weights
 from utils.config import Config, Network
 from utils.data.classes import said_names
-from utils.data.images import choose_backend
+from utils.data.images import NO_TURBO, choose_backend
 from utils.data.listing import Listing, check_same_classes, list_images, synthetic_listing
 from utils.data.loader import eval_loader, train_loader
 from utils.data.mixing import MixingLoader
@@ -74,7 +74,7 @@ def train(config: Config, dist: Dist) -> None:
         loader = MixingLoader(loader, config, run.seed)
     about = [
         f"data        {facts.images} training and {facts.val_images} validation images in "
-        f"{len(facts.classes)} classes, seed {run.seed}, decoder {decoder}",
+        f"{len(facts.classes)} classes, seed {run.seed}, decoder {decoder}{NO_TURBO}",
         *train_images.notes,
         *val_images.notes,
     ]

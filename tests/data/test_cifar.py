@@ -4,7 +4,9 @@ from hashlib import md5
 
 import pytest
 import torch
+from operations import Operations
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision import datasets, transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
@@ -85,6 +87,22 @@ def test_a_training_epoch_is_the_same_from_any_step_on(images):
         assert all(map(torch.equal, one, other))
     targets = torch.cat([targets for _, targets in whole])
     assert torch.equal(targets.sort().values, images.targets.sort().values)
+
+
+@pytest.mark.parametrize("batches", [TrainBatches(50, 12, seed=3), EvalBatches(50, 12)])
+def test_batches_are_channels_last_and_no_step_waits_for_a_copy(images, batches):
+    assert all(
+        pixels.is_contiguous(memory_format=torch.channels_last)
+        for pixels, _ in CifarLoader(images, batches, CPU)
+    )
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        steps = iter(CifarLoader(images, batches, Normalise(torch.device("cuda"), CIFAR)))
+        next(steps)  # with which the epoch's order comes to the device
+        with Operations() as seen:
+            rest = list(steps)
+    assert len(rest) == 4
+    assert {each.device.type for batch in rest for each in batch} == {"cuda"}
+    assert seen.copies == []
 
 
 def test_black_is_what_surrounds_an_image(images):

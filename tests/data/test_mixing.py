@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from utils.config import Config, Data, Network
 from utils.data.batches import TrainBatches
@@ -63,6 +64,20 @@ def test_mixing_depends_on_seed_epoch_and_step_alone():
     for others in (other_epoch, mixing(0.4, 1.0, seed=8)[1]):
         assert not any(map(torch.equal, whole, [shares for _, shares in others]))
     assert not torch.equal(whole[0], whole[1])
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0), (0, 1.0)])
+def test_images_stay_channels_last_on_a_gpu(mixup, cutmix):
+    """Where `roll` makes them contiguous, as it does for tensors of a GPU that is not there."""
+    loader, mixed = mixing(mixup, cutmix)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        images = torch.empty(6, 16, 16, 3, dtype=torch.uint8, device="cuda")
+        loader.images = images.permute(0, 3, 1, 2)
+        loader.normalise = Normalise(torch.device("cuda"))
+    assert not loader.images.roll(1, 0).is_contiguous(memory_format=torch.channels_last)
+    for images, _ in mixed:
+        assert images.device.type == "cuda"
+        assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_mixing_leaves_the_global_generator_alone():

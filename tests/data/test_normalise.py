@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from operations import Operations
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from utils.data.normalise import Normalise
@@ -24,6 +25,21 @@ def test_pixels_are_normalised_as_by_torchvision(preparation, pixels):
     normalised = Normalise(CPU, preparation)(pixels)
     torch.testing.assert_close(normalised, expected, rtol=1e-6, atol=1e-6)
     assert normalised.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_is_one_pass_that_rounds_once(dtype, pixels):
+    normalise = Normalise(CPU, dtype=dtype)
+    with Operations() as seen:
+        normalised = normalise(pixels)
+    assert seen.counts == {"empty_like": 1, "addcmul": 1}
+    mean, std = (torch.tensor(each)[:, None, None] for each in (IMAGENET.mean, IMAGENET.std))
+    exact = (pixels.double() / 255 - mean) / std
+    assert normalised.dtype == dtype
+    # half a unit in the last place, and what float32 adds to it
+    torch.testing.assert_close(
+        normalised.double(), exact, rtol=torch.finfo(dtype).eps / 2 + 1e-6, atol=1e-6
+    )
 
 
 def test_without_a_word_images_are_imagenets(pixels):

@@ -63,6 +63,16 @@ def training(dist: Dist, data: str) -> dict[str, list]:
     return {key: value.tolist() for key, value in model.state_dict().items()}
 
 
+def keeps_its_statistics(dist: Dist) -> bool:
+    """Whether this process's batch statistics, after two steps, are those of its own images."""
+    images = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(dist.rank))
+    model, alone = network(norm=True), network(norm=True)
+    wrapped = dist.wrap(model)
+    for some in images:
+        wrapped(some), alone(some)
+    return torch.allclose(model[1].running_mean, alone[1].running_mean)
+
+
 def refusal(dist: Dist) -> str:
     """What a process says whose data is not the first one's."""
     try:
@@ -79,6 +89,7 @@ def results(dist: Dist, data: str) -> dict:
     return {
         "evaluations": evaluations(dist, data),
         "training": training(dist, data),
+        "lost statistics": dist.largest(not keeps_its_statistics(dist)),
         "largest": dist.largest(dist.rank, 5 - dist.rank),
         "from main": dist.from_main(lambda: f"made by {dist.rank}"),
         "refusals": refusals,

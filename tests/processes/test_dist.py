@@ -16,7 +16,13 @@ from several_processes import SIZES, results
 
 from utils.config import Machine
 from utils.errors import UsageError
-from utils.processes.dist import Dist, alone, choose_devices, in_callers_type
+from utils.processes.dist import (
+    Dist,
+    alone,
+    choose_devices,
+    in_callers_type,
+    in_channels_last,
+)
 from utils.processes.launch import processes_to_start
 
 CPU = torch.device("cpu")
@@ -68,6 +74,7 @@ def test_processes_with_a_share_of_the_batch_train_as_one_with_all(one, two):
 
 def test_processes_agree(two):
     found, _ = two
+    assert found["lost statistics"] == [0]
     assert found["largest"] == [1, 5]
     assert found["from main"] == "made by 0"
     first, second = found["refusals"]
@@ -189,9 +196,37 @@ def test_replicas_compute_in_the_callers_type():
     assert seen == [torch.float16, torch.bfloat16]
 
 
+def test_a_replicas_weights_are_channels_last_again():
+    """It holds them as plain tensors, as DataParallel's do."""
+    replica, weight = torch.nn.Module(), torch.randn(4, 3, 2, 2, requires_grad=True)
+    replica.norm = torch.nn.BatchNorm2d(4)
+    replica.weight = weight * 1
+    assert in_channels_last(replica) is replica
+    assert replica.weight.is_contiguous(memory_format=torch.channels_last)
+    replica.weight.square().sum().backward()
+    torch.testing.assert_close(weight.grad, 2 * weight.detach())
+
+
+@pytest.mark.gpu
+def test_replicas_on_one_gpu_train_as_the_network_alone():
+    torch.manual_seed(0)
+    dist = Dist(0, 1, torch.device("cuda", 0), replicas=(torch.device("cuda", 0),) * 2)
+    layers = torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten()
+    model, images = torch.nn.Sequential(*layers), torch.randn(6, 3, 9, 9, device="cuda")
+    seen, gradients = [], []
+    model[0].register_forward_hook(lambda module, *_: seen.append(module.weight))
+    for wrapped in (dist.replicate(model), model):
+        model.zero_grad()
+        wrapped(images).square().sum().backward()
+        gradients.append(model[0].weight.grad.clone())
+    assert len(seen) == 3
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in seen)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.gpu
 def test_sync_bn_trains_as_one_process_with_the_whole_batch(request, tmp_path):
-    for package in ("sklearn", "safetensors", "tensorboard", "thop", "tqdm"):
+    for package in ("sklearn", "safetensors", "tensorboard", "tqdm"):
         pytest.importorskip(package, reason=f"the command and its images need {package}")
     digits, weights = request.getfixturevalue("digits"), []
     for gpus in ("0", "0,0"):

@@ -92,3 +92,12 @@ def test_processes_get_the_time_to_save_that_they_were_given(tmp_path, monkeypat
         job.process.send_signal(signal.SIGTERM)
         assert job.finish() == 128 + signal.SIGTERM
         assert 2 <= time.monotonic() - asked < 20
+
+
+def test_an_abort_is_told_as_what_nccl_does(tmp_path):
+    start = "import sys; from utils.processes.launch import launch; sys.exit(launch({}, 2))"
+    abort = ["-c", f"import os; os.abort()  # {tmp_path}"]
+    with Job(tmp_path, "-c", start.format(abort), mark=tmp_path) as job:
+        assert job.finish() == 128 + signal.SIGABRT
+        said = "killed by SIGABRT, as NCCL does when the other processes don't answer within"
+        assert f"{said} 0:10:00" in job.last_line()

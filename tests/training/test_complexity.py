@@ -7,6 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from networks import create_model
 from utils.training.complexity import count_flops, count_parameters
 
+pytest.importorskip("thop")
+
 # parameters in millions and GFLOPs as the paper's Table 3 prints them
 PAPER = {
     "resnet18": ("11.69", "1.82"),

@@ -1,14 +1,20 @@
 """Steps and evaluations, against the same computed by hand."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from networks import create_model
 from utils.config import Config, Data, Network, Optim
 from utils.data.batches import TrainBatches
-from utils.data.loader import SyntheticLoader
+from utils.data.cifar import CifarLoader, Images
+from utils.data.images import TrainTransform
+from utils.data.listing import synthetic_listing
+from utils.data.loader import DeviceLoader, ImageDataset, SyntheticLoader
 from utils.data.mixing import MixingLoader
 from utils.data.normalise import Normalise
 from utils.processes.dist import Dist
@@ -190,10 +196,37 @@ def test_evaluation_is_independent_of_the_batch_size_and_changes_nothing(arch):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+def from_files(batches: TrainBatches, normalise: Normalise, folder: Path) -> DeviceLoader:
+    paths = [str(folder / f"{number}.jpg") for number in range(24)]
+    for path in paths:
+        Image.new("RGB", (90, 70), (40, 80, 120)).save(path)
+    listing = synthetic_listing("train", 5)._replace(paths=paths)
+    return DeviceLoader(ImageDataset(listing, TrainTransform(64)), batches, 0, normalise)
+
+
+def from_cifar(batches: TrainBatches, normalise: Normalise, _folder: Path) -> CifarLoader:
+    pixels, targets = torch.randint(256, (24, 3, 32, 32)).byte(), torch.arange(24) % 5
+    return CifarLoader(Images(pixels, targets, list("abcde")), batches, normalise)
+
+
+LOADERS = {
+    "mixed": lambda batches, normalise, _folder: SyntheticLoader(batches, 64, 5, normalise),
+    "files": from_files,
+    "cifar": from_cifar,
+}
+
+
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16], ids=str)
-def test_steps_do_not_wait_for_the_gpu(dtype):
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        *(("mixed", dtype) for dtype in (None, torch.bfloat16, torch.float16)),
+        ("files", None),
+        ("cifar", None),
+    ],
+)
+def test_steps_do_not_wait_for_the_gpu(kind, dtype, tmp_path):
     dist, precision = Dist(0, 1, torch.device("cuda", 0)), Precision("cuda", dtype)
     config = Config(
         network=Network(arch="resnet18", attention="simam", attention_param=0.1, num_classes=5),
@@ -202,7 +235,9 @@ def test_steps_do_not_wait_for_the_gpu(dtype):
     )
     model = dist.place(config.network.build())
     normalise = Normalise(dist.device, dtype=precision.input_dtype)
-    loader = SyntheticLoader(TrainBatches(24, 6, 0), 64, 5, normalise)
+    loader = LOADERS[kind](TrainBatches(24, 6, 0), normalise, tmp_path)
+    if kind == "mixed":
+        loader = MixingLoader(loader, config, seed=7)
     optimizer, average = make_optimizer(model, config.optim), MovingAverage(model, 0.9)
     learner = Learner(model, optimizer, config.optim, precision, dist, average, norm_every=1)
     done = []
@@ -212,9 +247,9 @@ def test_steps_do_not_wait_for_the_gpu(dtype):
         torch.cuda.set_sync_debug_mode("default" if step == 4 else "error")
         done.append(step)
 
-    mixed, totals = MixingLoader(loader, config, seed=7), Totals.zero(dist.device)
+    totals = Totals.zero(dist.device)
     try:
-        train_one_epoch(learner, mixed, totals, lambda _step: 0.1, after_step=after_step)
+        train_one_epoch(learner, loader, totals, lambda _step: 0.1, after_step=after_step)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert done == [1, 2, 3, 4]

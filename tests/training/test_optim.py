@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from operations import Operations
 from test_engine import batches, doubled, learner_of, normless, small_network, train, vector
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -72,13 +73,13 @@ def test_the_average_is_the_one_computed_by_hand():
     for state in states:
         expected = {key: 0.8 * expected[key] + 0.2 * state[key] for key in state}
     for key, value in learner.average.module.state_dict().items():
-        if value.is_floating_point():  # batch counters are cut to whole numbers
+        if value.is_floating_point():
             torch.testing.assert_close(value.double(), expected[key], rtol=1e-5, atol=1e-6)
     assert learner.average.n_averaged == 4
 
 
 def test_the_average_is_pytorchs():
-    """Bit for bit, batch counters too, without a look at the counter on another device."""
+    """Bit for bit, but for batch counters, which are the model's."""
     model = small_network()
     stock = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     learner = learner_of(model, average=MovingAverage(model, 0.9))
@@ -86,5 +87,16 @@ def test_the_average_is_pytorchs():
     ours = learner.average.state_dict()
     assert stock.state_dict().keys() == ours.keys()
     for key, value in stock.state_dict().items():
-        assert torch.equal(value, ours[key]), key
+        counter = key == "module.1.num_batches_tracked"
+        assert torch.equal(model[1].num_batches_tracked if counter else value, ours[key]), key
     assert not torch.equal(learner.average.module[0].weight, model[0].weight)
+
+
+def test_an_update_is_two_operations():
+    model = create_model("resnet18", num_classes=3)
+    average = MovingAverage(model, 0.9)
+    average.update_parameters(model)
+    with Operations() as seen:
+        average.update_parameters(model)
+    of_the_counter = dict.fromkeys(("eq", "_local_scalar_dense", "add_"), 1)  # on the CPU
+    assert seen.counts == {"_foreach_lerp_": 1, "_foreach_copy_": 1} | of_the_counter

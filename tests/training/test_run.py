@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import sys
 
 import pytest
 import torch
@@ -24,6 +25,9 @@ from torch import nn
 import main_imagenet
 from networks.attentions import ATTENTIONS, Spec, fused
 from networks.cifar.resnet import CifarResNet
+from utils.config import Network
+from utils.processes.dist import Dist
+from utils.training.run import header
 
 FIRST_STEP = 2  # forward passes until then: the header counts FLOPs with one
 
@@ -33,6 +37,14 @@ def copied(undisturbed, tmp_path):
     """A run of three epochs to spoil; the bytes of its checkpoint."""
     root = shutil.copytree(undisturbed, tmp_path / "copied")
     return root, path(root).read_bytes()
+
+
+def test_without_thop_the_header_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "thop", None)
+    network = Network(arch="cifar_resnet20", num_classes=10)
+    *_, parameters, flops = header(network.build(), network, Dist(0, 1, torch.device("cpu")), 32)
+    assert parameters == "parameters  0.27 M"
+    assert flops.startswith("FLOPs       not counted, without thop (")
 
 
 def test_a_run_writes_what_it_promises(undisturbed):

@@ -45,11 +45,15 @@ class TrainBatches(Sampler):
     def __len__(self) -> int:
         return -(-self.used // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def indices(self, device: torch.device | str = "cpu") -> Iterator[torch.Tensor]:
+        """Which images are in each batch, on `device`, where they are brought all at once."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
-        order = torch.randperm(self.num_images, generator=generator)[: self.used]
+        order = torch.randperm(self.num_images, generator=generator)[: self.used].to(device)
         for first in range(self.first_step * self.batch_size, self.used, self.batch_size):
-            batch = order[first : first + self.batch_size][self.rank :: self.world]
+            yield order[first : first + self.batch_size][self.rank :: self.world]
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for batch in self.indices():
             yield [(self.epoch, index) for index in batch.tolist()]
 
 
@@ -60,7 +64,7 @@ class EvalBatches(Sampler):
     """
 
     def __init__(self, num_images: int, batch_size: int, rank: int = 0, world: int = 1):
-        self.indices = range(rank, num_images, world)
+        self.own = range(rank, num_images, world)
         self.num_images, self.batch_size, self.world = num_images, batch_size, world
         self.common_steps = -(-(num_images // world) // batch_size)
 
@@ -71,12 +75,18 @@ class EvalBatches(Sampler):
     @property
     def sizes(self) -> set[int]:
         """How many images this process gets at once; the last batch may be smaller."""
-        own = len(self.indices)
+        own = len(self.own)
         return {min(self.batch_size, own), own % self.batch_size} - {0}
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return -(-len(self.own) // self.batch_size)
+
+    def indices(self, device: torch.device | str = "cpu") -> Iterator[torch.Tensor]:
+        """Which images are in each batch, on `device`, where they are brought all at once."""
+        own = torch.tensor(self.own).to(device)
+        for first in range(0, len(own), self.batch_size):
+            yield own[first : first + self.batch_size]
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for first in range(0, len(self.indices), self.batch_size):
-            yield [(0, index) for index in self.indices[first : first + self.batch_size]]
+        for batch in self.indices():
+            yield [(0, index) for index in batch.tolist()]

@@ -129,16 +129,16 @@ def augment(pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
 
 
 class CifarLoader:
-    """A `Loader` of images that are all on the device.
+    """A `Loader` of images that are all on the device, as are an epoch's order and draws, so that
+    no step waits for a copy.
 
     batches: `EvalBatches`, or `TrainBatches` for augmented images, drawn from its seed.
     """
 
     def __init__(self, images: Images, batches: TrainBatches | EvalBatches, normalise: Normalise):
         self.batches, self.normalise, self.device = batches, normalise, normalise.device
-        self.pixels, self.targets = (
-            each.to(self.device) for each in (images.pixels, images.targets)
-        )
+        self.pixels = images.pixels.to(self.device, memory_format=torch.channels_last)
+        self.targets = images.targets.to(self.device)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -148,8 +148,7 @@ class CifarLoader:
         if isinstance(self.batches, TrainBatches):
             draws = draw_augmentation(len(self.targets), self.batches.seed, self.batches.epoch)
             draws = draws.to(self.device)
-        for keys in self.batches:
-            indices = torch.tensor([index for _, index in keys], device=self.device)
+        for indices in self.batches.indices(self.device):
             pixels = self.pixels[indices]
             if draws is not None:
                 pixels = augment(pixels, draws[indices])

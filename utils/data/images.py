@@ -27,6 +27,8 @@ try:
 except ImportError:
     simplejpeg = None
 
+# what a log says besides the decoder, where the faster one is missing
+NO_TURBO = "" if simplejpeg else " (turbo needs simplejpeg)"
 
 # of `IMAGE_ENDINGS`: Pillow knows others, for some of which it starts programs
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")

@@ -35,5 +35,6 @@ class MixingLoader:
         for step, (images, targets) in enumerate(self.loader, first_step):
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(mix_seed(self.seed, epoch, step))
-                mixed = self.mix(images, targets)
-            yield mixed
+                images, targets = self.mix(images, targets)
+            # on a GPU, `roll` makes them contiguous
+            yield images.contiguous(memory_format=torch.channels_last), targets

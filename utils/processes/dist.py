@@ -34,14 +34,27 @@ STARTED = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TAS
 
 
 class Replicas(DataParallel):
-    """DataParallel whose replicas compute in the caller's autocast type.
+    """DataParallel whose replicas keep channels-last weights and the caller's autocast type.
 
-    PyTorch's threads take over whether there is autocast, but not to which type.
+    PyTorch sends weights to the other GPUs as one piece, of which it cuts contiguous ones, and its
+    threads take over whether there is autocast, but not to which type.
     """
+
+    def replicate(self, module: nn.Module, device_ids: Sequence[int]) -> list[nn.Module]:
+        return [in_channels_last(each) for each in super().replicate(module, device_ids)]
 
     def parallel_apply(self, replicas: Sequence, inputs: Sequence, kwargs: Any) -> list:
         typed = [in_callers_type(replica, self.src_device_obj.type) for replica in replicas]
         return super().parallel_apply(typed, inputs, kwargs)
+
+
+def in_channels_last(replica: nn.Module) -> nn.Module:
+    """`replica`, whose weights are plain tensors, with those of convolutions channels-last."""
+    for module in replica.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.dim() == 4:
+            module.weight = weight.contiguous(memory_format=torch.channels_last)
+    return replica
 
 
 def in_callers_type(function: Callable, device_type: str) -> Callable:
@@ -159,7 +172,11 @@ class Dist(NamedTuple):
             raise UsageError("--sync-bn needs GPUs: PyTorch's SyncBatchNorm has no CPU version")
         if sync_bn:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return DistributedDataParallel(model)
+        wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        # training reads none; `for_evaluation` exchanges them. The argument of this name warns from
+        # torch 2.13 on, and its successor is not there before
+        wrapped.broadcast_buffers = False
+        return wrapped
 
     def for_evaluation(self, wrapped: nn.Module) -> nn.Module:
         """The network in `wrapped`, with the main process's buffers: the ones that are saved.

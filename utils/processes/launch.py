@@ -12,7 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ..config import Machine
-from .dist import STORE, choose_devices, is_launched
+from .dist import STORE, TIMEOUT, choose_devices, is_launched
 
 
 def processes_to_start(machine: Machine) -> int:
@@ -76,6 +76,8 @@ def _tell(error: ChildFailedError) -> int:
         reason = f"killed by {failure.signal_name()}"
         if failure.exitcode == -signal.SIGKILL:
             reason += ", as the system does when memory runs out"
+        elif failure.exitcode == -signal.SIGABRT:
+            reason += f", as NCCL does when the other processes don't answer within {TIMEOUT}"
     elif isinstance(failure.message, dict):
         reason = failure.message["message"]
     elif failure.exitcode > 128:

@@ -19,9 +19,10 @@ def count_flops(model: nn.Module, image_size: int = 224) -> int:
 
     thop's count with the rule it had in 2020, two operations per batch-norm element (today's
     has four); attention modules without layers of their own count nothing. Works on a copy,
-    because thop leaves buffers behind; the copy, and the image, are on the CPU.
+    because thop leaves buffers behind; the copy, and the image, are on the CPU. Raises ImportError
+    without thop.
     """
-    import thop  # not at the top: nothing else of a training needs it
+    import thop  # not at the top: a training goes without it
 
     model = copy.deepcopy(model).float().cpu()
     image = torch.zeros(1, 3, image_size, image_size)

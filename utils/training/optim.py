@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ..checkpoints.formats import CheckpointError, is_stored
 from ..config import Optim
@@ -97,12 +97,14 @@ def _fits(name: str, value: Any, parameter: torch.Tensor) -> bool:
 class MovingAverage(AveragedModel):
     """A copy of `model` whose weights and batch statistics follow it: decay * old + rest * new.
 
-    The same numbers as PyTorch's class with `get_ema_multi_avg_fn`, whose every update copies its
-    counter to the device and waits for that copy; here the counter stays on the CPU.
+    The same numbers as PyTorch's class with `get_ema_multi_avg_fn`, but for integer buffers, which
+    are the model's own; all in two calls, and the counter of updates stays on the CPU, where no
+    update waits for it.
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -111,7 +113,10 @@ class MovingAverage(AveragedModel):
         if self.n_averaged == 0:
             torch._foreach_copy_(old, new)
         else:
-            for dtype in {tensor.dtype for tensor in old}:
-                pairs = [pair for pair in zip(old, new, strict=True) if pair[0].dtype == dtype]
-                self.multi_avg_fn(*map(list, zip(*pairs, strict=True)), self.n_averaged)
+            pairs = list(zip(old, new, strict=True))
+            floats = [pair for pair in pairs if pair[0].is_floating_point()]
+            torch._foreach_lerp_(*zip(*floats, strict=True), 1 - self.decay)
+            counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+            if counters:
+                torch._foreach_copy_(*zip(*counters, strict=True))
         self.n_averaged += 1

@@ -364,7 +364,10 @@ def header(model: nn.Module, network: Network, dist: Dist, size: int) -> list[st
     """The lines that every run begins with; size: of its images, in pixels a side."""
     param = network.attention_param
     attention = network.attention + ("" if param is None else f" (parameter {param:g})")
-    flops = count_flops(model, size) / 1e9
+    try:
+        flops = f"{count_flops(model, size) / 1e9:.2f} G (multiply-adds at {size}x{size}, thop)"
+    except ImportError as error:
+        flops = f"not counted, without thop ({error})"
     simam = [f"SimAM       {how_computed(dist.device)}"]
     lone = " alone: every answer is right" if network.num_classes == 1 else ""
     return [
@@ -372,5 +375,5 @@ def header(model: nn.Module, network: Network, dist: Dist, size: int) -> list[st
         f"network     {network.arch}, attention {attention}, {network.num_classes} classes{lone}",
         *(simam if network.attention == "simam" else []),
         f"parameters  {count_parameters(model) / 1e6:.2f} M",
-        f"FLOPs       {flops:.2f} G (multiply-adds at {size}x{size}, thop)",
+        f"FLOPs       {flops}",
     ]
