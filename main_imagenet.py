@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Train and evaluate networks with SimAM, or another attention module, on images in class folders.
 
     python main_imagenet.py DATA -a resnet18 --attention_type simam --attention_param 0.1
@@ -18,6 +19,7 @@ if __name__ == "__main__":
     end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
 
+from networks import list_attentions, list_models
 from utils.checkpoints import Checkpoint
 from utils.checkpoints.formats import write_weights
 from utils.config import Config, Network
@@ -36,8 +38,9 @@ from utils.processes.launch import launch, processes_to_start
 from utils.training.engine import DTYPES, Precision
 from utils.training.evaluation import accuracy_line, evaluate_with_progress, matched
 from utils.training.folder import LATEST, Found, find_checkpoint
+from utils.training.header import header
 from utils.training.log import Progress, RunLog
-from utils.training.run import Run, header
+from utils.training.run import Run
 from utils.training.state import DataFacts
 
 NEEDS_LESS = "a smaller -b (with --accumulate for the same update) or --amp bf16 needs less"
@@ -134,6 +137,10 @@ def chosen(config: Config, path: str) -> tuple[Checkpoint, Network]:
 
 def command(args: argparse.Namespace, argv: list[str]) -> int | None:
     """Do what `args`, which came from `argv`, ask for: in this process, or in several."""
+    if args.list:
+        print("networks   ", *list_models())
+        print("attention  ", *list_attentions())
+        return None
     config = Config.of(args)
     if args.save_weights:
         return save_weights(config, args.save_weights)

@@ -106,7 +106,7 @@ class Config:
             data=read_fields(Data, args, root=args.data),
             optim=read_fields(Optim, args),
             machine=read_fields(Machine, args),
-            folder=os.path.join(args.ckpt, name),
+            folder=os.path.join(args.ckpt, args.name or name),
             weights=args.weights,
             resume=args.resume,
             zero_init_residual=args.zero_init_residual,

@@ -177,11 +177,11 @@ def open_image(path: str, backend: str) -> PillowImage | TurboImage:
     return PillowImage(data)
 
 
-def random_crop(height: int, width: int, rng: Random) -> Crop:
-    """8 to 100 % of the area, 3/4 to 4/3 as wide as high, anywhere; distributed as torchvision's
-    RandomResizedCrop does it: ten tries, then the largest part in the middle."""
+def random_crop(height: int, width: int, rng: Random, least: float = 0.08) -> Crop:
+    """From the share `least` of the area on, 3/4 to 4/3 as wide as high, anywhere; distributed as
+    torchvision's RandomResizedCrop does it: ten tries, then the largest part in the middle."""
     for _ in range(10):
-        area = height * width * rng.uniform(0.08, 1)
+        area = height * width * rng.uniform(least, 1)
         ratio = (3 / 4) ** rng.uniform(-1, 1)
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
@@ -203,20 +203,23 @@ POLICIES = {
 
 
 class TrainTransform:
-    """Random crop, random flip, and what `policy` names.
+    """Random crop of a share of the image from `least` on, flip with probability `hflip`, and what
+    `policy` names.
 
     policy: "imagenet" (AutoAugment's for ImageNet), "ra" (RandAugment), "ta_wide"
     (TrivialAugmentWide), "augmix" (AugMix), with torchvision's defaults; None for nothing.
     """
 
-    def __init__(self, size: int, policy: str | None = None):
-        self.size = size
+    def __init__(
+        self, size: int, policy: str | None = None, least: float = 0.08, hflip: float = 0.5
+    ):
+        self.size, self.least, self.hflip = size, least, hflip
         self.augment = policy and POLICIES[policy]()
 
     def __call__(self, image: PillowImage | TurboImage, rng: Random) -> torch.Tensor:
-        crop = random_crop(image.height, image.width, rng)
+        crop = random_crop(image.height, image.width, rng, self.least)
         pixels = image.resized(crop, self.size, self.size)
-        if rng.random() < 0.5:
+        if rng.random() < self.hflip:
             pixels = pixels.flip(2)
         if self.augment is None:
             return pixels
