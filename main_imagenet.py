@@ -23,7 +23,7 @@ from networks import list_attentions, list_models
 from utils.checkpoints import Checkpoint
 from utils.checkpoints.formats import write_weights
 from utils.config import Config, Network
-from utils.data.classes import said_names
+from utils.data.classes import said_names, shown_names
 from utils.data.images import choose_backend
 from utils.data.listing import Listing, check_same_classes, list_images, synthetic_listing
 from utils.data.loader import eval_loader, train_loader
@@ -35,8 +35,9 @@ from utils.processes import dist as processes
 from utils.processes.dist import Dist
 from utils.processes.ending import exit_code
 from utils.processes.launch import launch, processes_to_start
+from utils.report.outcomes import Flipped, Recorder, check_report, tell
 from utils.training.engine import DTYPES, Precision
-from utils.training.evaluation import accuracy_line, evaluate_with_progress, matched
+from utils.training.evaluation import accuracy_line, evaluate_with_progress, matched, outcomes_of
 from utils.training.folder import LATEST, Found, find_checkpoint
 from utils.training.header import header
 from utils.training.log import Progress, RunLog
@@ -92,9 +93,10 @@ def evaluate(config: Config, dist: Dist) -> None:
     path = f"{config.folder}/{LATEST}" if path == "auto" else path
     checkpoint, network = chosen(config, path)
     images, net, data = listed(config, "val"), checkpoint.build(network), config.data
-    model = net
+    model, asked, said = net, config.report, said_names(data.class_names)
+    check_report(asked)
     if not data.synthetic:
-        outputs = checkpoint.outputs_for(images.classes, said_names(data.class_names))
+        outputs = checkpoint.outputs_for(images.classes, said)
         model, images = matched(model, images, outputs, data.subset_outputs)
 
     log = RunLog(quiet=not dist.is_main)
@@ -108,9 +110,17 @@ def evaluate(config: Config, dist: Dist) -> None:
     loader = eval_loader(images, data, prepared, dist, precision.input_dtype)
     answers = len(images.classes) if data.subset_outputs else network.num_classes
     progress = Progress(log, "Validation", loader.batches, config.machine.print_freq, answers)
-    model = dist.replicate(model)
+    model = dist.replicate(Flipped(model) if asked.tta else model)
+    recorder = Recorder(model, max(asked.top or 0, 5))
+    model = recorder if asked.by_image else model
     metrics = evaluate_with_progress(model, loader, dist, precision, progress)
     checkpoint.check_finite(metrics["loss"])
+    if asked.by_image:
+        names = shown_names(said or checkpoint.classes, network.num_classes)
+        names = images.classes if data.subset_outputs else names
+        outcomes = outcomes_of(recorder, images, loader, dist, names)
+        if dist.is_main:
+            log.lines(tell(outcomes, asked, prepared))
     log.line(accuracy_line(metrics, answers))
 
 

@@ -151,6 +151,32 @@ class Optim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an evaluation says besides its accuracy."""
+
+    tta: bool = option(
+        False, "with -e: test-time augmentation, the mean logits of an image and its mirror image"
+    )
+    top: int | None = option(None, "with -e: say Acc@K, too", type=COUNT, metavar="K")
+    report: str | None = option(
+        None,
+        "with -e: accuracy by class (.csv), also confusions (.json), or a confusion matrix (.png)",
+        metavar="FILE",
+    )
+    worst: int | None = option(
+        None, "with -e: worst.png shows N wrong answers, the surest", type=COUNT, metavar="N"
+    )
+    real_labels: str | None = option(
+        None, "with -e: say the accuracy by several right answers an image", metavar="REAL.JSON"
+    )
+
+    @property
+    def by_image(self) -> bool:
+        """Whether it says what needs every image's answer."""
+        return any((self.top, self.report, self.worst, self.real_labels))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """Where a run computes and what it says; nothing here changes what is learnt, but rounding.
 
@@ -196,6 +222,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=argparse.SUPPRESS,
         help="the same as --sched cosine",
     )
+    add_fields(parser.add_argument_group("report"), Report)
     add_fields(parser.add_argument_group("machine"), Machine)
     parser.set_defaults(image_size=None, lr=None)
     args = parser.parse_args(argv)
@@ -206,6 +233,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("sync_bn", "compile"):
         if args.parallel == "dp" and getattr(args, name):
             parser.error(f"--{name.replace('_', '-')} needs --parallel ddp, a process per GPU")
+    if read_fields(Report, args) != Report() and (args.synthetic or not args.evaluate):
+        parser.error("--tta, --top, --report, --worst and --real-labels need -e, and real images")
+    if args.real_labels and args.subset_outputs:
+        parser.error("--real-labels are of all outputs, --subset-outputs leaves some out")
     if args.image_size is None and not args.evaluate:
         args.image_size = Data.image_size
     if args.data is None and not (args.synthetic or args.list):

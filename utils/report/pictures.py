@@ -52,6 +52,11 @@ def short_path(path: str, length: int) -> str:
     return text if len(text) <= length else f"...{text[3 - length :]}"
 
 
+def answer_in_words(found: str, share: float, right: str) -> str:
+    """What an image was taken for, how surely (0 to 1), and what it shows where that is another."""
+    return f"{found} {share:.0%}" + (f", not {right}" if found != right else "")
+
+
 def captioned(images: torch.Tensor, captions: Sequence[str], across: int = 4) -> torch.Tensor:
     """uint8 images (N, 3, H, W), `across` in a row, a line of text below each -> (3, H', W').
 

@@ -23,6 +23,7 @@ from ..report.pictures import captioned
 from .board import Board
 
 METRICS = "metrics.jsonl"
+MARGIN = 3  # beside a bar: a terminal shows Ctrl-C as ^C, on the same line if it fits
 SPLIT = re.compile("^(train|val_ema|val)_")  # of a number's name
 
 
@@ -184,9 +185,17 @@ class Progress:
     def advance(self, done: int) -> bool:
         """Move the bar to `done` steps; True where it is time to fetch numbers and `show` them."""
         if self.bar:
-            self.bar.ncols = _columns()
+            self._fit(_columns())
             self.bar.update(done - self.bar.n)
         return done % self.print_freq == 0 or done == self.steps
+
+    def _fit(self, columns: int) -> None:
+        """Make the bar as wide as the terminal is now, which broke it where it became too narrow."""
+        rows = (self.bar.ncols - 1) // (columns + MARGIN)
+        if columns < self.bar.ncols:
+            sys.stderr.write((f"\x1b[{rows}A" if rows else "") + "\r\x1b[J")
+            self.bar.sp = self.bar.status_printer(self.bar.fp)  # which knew how long the line was
+        self.bar.ncols = columns
 
     def show(self, done: int, means: Mapping[str, float]) -> None:
         """Say that `done` steps are done, with their `means` (see `Totals.means`)."""
@@ -214,8 +223,10 @@ class Progress:
     def __exit__(self, *_exception) -> None:
         if self.bar:
             self.bar.close()
+            sys.stderr.write("\x1b[K")  # and what the terminal wrote beside it, such as ^C
+            sys.stderr.flush()
 
 
 def _columns() -> int:
-    """How wide a bar may be, now: a terminal shows Ctrl-C as ^C, on the same line if it fits."""
-    return os.get_terminal_size(sys.stderr.fileno()).columns - 3
+    """How wide a bar may be, now."""
+    return os.get_terminal_size(sys.stderr.fileno()).columns - MARGIN

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..data.loader import Batch, Loader
+from ..report.pictures import answer_in_words
 
 SHOWN = 16
 
@@ -22,10 +23,7 @@ def answers(logits: torch.Tensor, targets: torch.Tensor, classes: Sequence[str])
     """What each image is taken for and how surely, and what it shows where that is another."""
     shares, indices = logits.softmax(1).max(1)
     triples = zip(indices.tolist(), shares.tolist(), targets.tolist(), strict=True)
-    return [
-        f"{classes[found]} {share:.0%}" + (f", not {classes[right]}" if found != right else "")
-        for found, share, right in triples
-    ]
+    return [answer_in_words(classes[each], share, classes[right]) for each, share, right in triples]
 
 
 class SpreadSample:
