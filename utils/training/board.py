@@ -8,7 +8,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from .folder import telling
+from .folder import FIRST, telling
 
 # titles -> curves that share a chart, on the page of custom scalars
 CHARTS = {
@@ -32,8 +32,7 @@ class Board:
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """The charts, and the run's row in the table of runs, which its results will complete."""
-        said = {name: value for name, value in telling(settings).items() if value is not None}
-        plain = {name: _shown(value) for name, value in said.items() if value is not False}
+        plain = {_named(name): _shown(value) for name, value in telling(settings).items()}
 
         def add(writer: SummaryWriter) -> None:
             charts = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
@@ -68,6 +67,11 @@ class Board:
             except OSError as error:
                 self.writer = None  # its writing thread has ended; metrics.jsonl goes on
                 self.failed(error)
+
+
+def _named(setting: str) -> str:
+    """TensorBoard orders its columns by name, and shows the first five."""
+    return f"{1 + FIRST.index(setting)} {setting}" if setting in FIRST else setting
 
 
 def _shown(value: Any) -> bool | int | float | str:

@@ -117,7 +117,7 @@ class RunLog:
             except OSError as error:
                 self._note_failure("metrics.csv", error)
         tags = {SPLIT.sub(r"\1/", name): value for name, value in values.items()}
-        self.curves(tags, seen)
+        self.curves({tag: value for tag, value in tags.items() if tag != "epoch"}, seen)
         if self.board:
             self.board.flush()
 
@@ -190,7 +190,7 @@ class Progress:
         return done % self.print_freq == 0 or done == self.steps
 
     def _fit(self, columns: int) -> None:
-        """Make the bar as wide as the terminal is now, which broke it where it became too narrow."""
+        """Make the bar as wide as the terminal, which broke it where it became too narrow."""
         rows = (self.bar.ncols - 1) // (columns + MARGIN)
         if columns < self.bar.ncols:
             sys.stderr.write((f"\x1b[{rows}A" if rows else "") + "\r\x1b[J")

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..checkpoints.checkpoint import AVERAGE
 from ..checkpoints.formats import save_atomically
 from ..config import Config
 from ..data.classes import shown_names
-from ..data.loader import Batch, Loader
+from ..data.loader import Loader
 from ..data.seed import choose_seed, seed_all
 from ..errors import UsageError
 from ..processes.dist import Dist
@@ -35,7 +35,7 @@ from .metrics import Totals
 from .optim import MovingAverage, load_optimizer, make_optimizer
 from .pace import Pace
 from .profiling import step_profiler
-from .samples import SHOWN, SpreadSample, answers, in_words
+from .samples import Samples, SpreadSample
 from .schedule import lr_at, scaling_hint
 from .state import DataFacts, State, checked, facts_of
 
@@ -97,6 +97,8 @@ class Run:
         self.notes = notes + self.origin.changes
         settings["starts"] = [*earlier.get("starts", []), asdict(self.origin)]
         self.log = RunLog(config.folder, not dist.is_main, self.epoch, settings, self.seen)
+        names = shown_names(data.classes, config.network.num_classes)
+        self.samples = Samples(self.log, names)
 
     def _new_learner(self) -> Learner:
         optim, machine = self.config.optim, self.config.machine
@@ -129,11 +131,6 @@ class Run:
         """How many training images were seen; an epoch that is done counts as all of them."""
         images = self.data.images
         return self.epoch * images + min(self.step * self.facts["batch_size"], images)
-
-    @property
-    def names(self) -> list[str]:
-        """What its outputs are called, for a person."""
-        return shown_names(self.data.classes, self.config.network.num_classes)
 
     def path(self, name: str) -> str:
         return os.path.join(self.config.folder, name)
@@ -292,7 +289,9 @@ class Run:
         if self.learner.average:
             self.log.line(f"{accuracy_line(results['val_ema'], classes)} (average)")
         if self.dist.is_main and self.epoch + 1 == self.config.optim.epochs:
-            self._show_predictions()
+            average = self.learner.average
+            judged = average.module if average else self.model
+            self.samples.predictions(judged, self.learner.precision, self.val_loader, self.seen)
         self._advance(acc1)
 
     def _lr_at(self, step: int) -> float:
@@ -325,7 +324,9 @@ class Run:
 
         self.train_loader.batches.start(self.epoch, first_step)
         with progress:
-            batches = self._with_first_shown(pace.timed(self.train_loader))
+            batches = pace.timed(self.train_loader)
+            if self.epoch == first_step == 0:
+                batches = self.samples.first_of(batches, self.train_loader.normalise)
             try:
                 return train_one_epoch(
                     self.learner, batches, self.totals, self._lr_at, first_step, after_step
@@ -341,25 +342,6 @@ class Run:
     def _progress(self, title: str, loader: Loader, first_step: int = 0) -> Progress:
         print_freq, classes = self.config.machine.print_freq, self.config.network.num_classes
         return Progress(self.log, title, loader.batches, print_freq, classes, first_step)
-
-    def _with_first_shown(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the first of the run goes to TensorBoard."""
-        for images, targets in batches:
-            if self.epoch == self.step == 0:
-                shown = self.train_loader.normalise.undo(images[:SHOWN])
-                labels = [in_words(target, self.names) for target in targets[:SHOWN]]
-                self.log.picture("first batch", shown, labels, 0)
-            yield images, targets
-
-    def _show_predictions(self) -> None:
-        """A few validation images and what the network takes them for, in TensorBoard."""
-        sample, average = self.val_loader, self.learner.average
-        judged = average.module if average else self.model
-        with torch.no_grad(), self.learner.precision.autocast():
-            logits = judged.eval().forward(sample.images)  # not to be compiled for so many
-        captions = answers(logits.float(), sample.targets, self.names)
-        images = sample.normalise.undo(sample.images)
-        self.log.picture("predictions", images, captions, self.seen)
 
     def _evaluate(self, evaluated: nn.Module, title: str) -> dict[str, float]:
         def after_step(done: int) -> None:
