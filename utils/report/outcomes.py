@@ -102,14 +102,14 @@ class Outcomes:
         """The classes that have images, the least accurate first."""
         rows = []
         for own, counts in enumerate(self.confusion()):
-            images, right = counts.sum(), counts[own]
-            others = np.delete(counts, own)
-            worst = others.argmax() if others.any() else None
-            name = "" if worst is None else self.names[worst + (worst >= own)]
-            if images:
-                times = 0 if worst is None else int(others[worst])
-                acc1 = 100 * float(right / images)
-                rows.append(ClassRow(self.names[own], int(images), acc1, name, times))
+            others = counts.copy()
+            others[own] = 0
+            worst = others.argmax()
+            if counts.any():
+                acc1 = 100 * float(counts[own] / counts.sum())
+                name = self.names[worst] if others[worst] else ""
+                row = ClassRow(self.names[own], int(counts.sum()), acc1, name, int(others[worst]))
+                rows.append(row)
         return sorted(rows, key=lambda row: row.acc1)
 
     def wrong(self, most: int) -> np.ndarray:
@@ -135,12 +135,13 @@ class Outcomes:
     def write(self, path: str, about: dict[str, Any]) -> None:
         """Write a table of the classes (.csv), that and all confusions (.json, with what it is
         `about`), or the confusion matrix as a picture (.png)."""
+        if path.endswith(".png"):
+            return save_figure(self._matrix(), path)
         if path.endswith(".csv"):
             write_csv(self.classes(), path)
-        elif path.endswith(".json"):
-            write_json({**about, "classes": self.classes(), "confusions": self._confusions()}, path)
         else:
-            save_figure(self._matrix(), path)
+            write_json({**about, "classes": self.classes(), "confusions": self._confusions()}, path)
+        print(f"wrote {path}")
 
     def _confusions(self) -> list[dict[str, Any]]:
         counts = self.confusion()
@@ -220,8 +221,7 @@ def tell(outcomes: Outcomes, asked: Report, prepared: Preparation) -> list[str]:
         images = torch.stack([load_image(outcomes.paths[place], prepared) for place in places])
         picture = captioned(images, [outcomes.answer(place) for place in places])
         to_pil_image(picture).save(WORST)
-        lines.append(f"wrote {WORST}")
+        print(f"wrote {WORST}")
     if asked.report:
         outcomes.write(asked.report, said)
-        lines.append(f"wrote {asked.report}")
     return lines
