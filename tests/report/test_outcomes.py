@@ -110,8 +110,9 @@ def test_the_command_writes_what_is_asked(undisturbed, digits, tmp_path, monkeyp
     assert said["acc1"] == pytest.approx(acc1, abs=1e-3)
     wrong = sum(each["times"] for each in said["confusions"])
     assert wrong == round(12 * (1 - acc1 / 100))
-    assert Image.open("a.png").size == (800, 700)
-    assert Image.open("worst.png").width == 4 * 160
+    for name, width in (("a.png", 800), ("worst.png", 4 * 160)):
+        with Image.open(name) as picture:
+            assert picture.width == width
 
 
 @pytest.mark.parametrize(

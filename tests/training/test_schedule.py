@@ -57,7 +57,7 @@ def test_a_shortened_cifar_schedule_keeps_its_shape():
     ("lr", "batch_size", "gives"),
     [
         *((0.1, 256, None), (0.1, 128, None), (0.05, 256, None), (0.001, 16, None)),
-        *((0.1, 16, "0.0062"), (0.1, 64, "0.025"), (0.5, 256, "0.1"), (0.1, 1024, "0.4")),
+        *((0.1, 16, "0.00625"), (0.1, 64, "0.025"), (0.5, 256, "0.1"), (0.1, 1024, "0.4")),
     ],
 )
 def test_linear_scaling_is_named_where_it_is_far_off(lr, batch_size, gives):

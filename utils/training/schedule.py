@@ -37,5 +37,5 @@ def scaling_hint(optim: Optim, batch_size: int) -> list[str]:
     why = "" if low else ", and more may make the loss explode"
     return [
         f"hint        --lr {optim.lr:g} for {batch_size} images a step: linear scaling, from 0.1 "
-        f"for 256, gives {scaled:.2g}{why}"
+        f"for 256, gives {scaled:.3g}{why}"
     ]
