@@ -1,7 +1,5 @@
 """What a run says: on the console, in log.txt, metrics.jsonl and .csv, and TensorBoard."""
 
-import csv
-import io
 import json
 import os
 import re
@@ -22,7 +20,7 @@ from ..processes.lock import FolderLock
 from ..report.pictures import captioned
 from .board import Board
 
-METRICS = "metrics.jsonl"
+METRICS, TABLE = "metrics.jsonl", "metrics.csv"
 MARGIN = 3  # beside a bar: a terminal shows Ctrl-C as ^C, on the same line if it fits
 SPLIT = re.compile("^(train|val_ema|val)_")  # of a number's name
 
@@ -46,6 +44,7 @@ class RunLog:
     ):
         self.quiet, self.folder, self.settings = quiet, folder, dict(settings or {})
         self.failed: set[str] = set()
+        self.columns: list[str] = []
         self.board = self.lock = None
         if folder and not quiet:
             try:
@@ -79,12 +78,13 @@ class RunLog:
 
     def _write_csv(self, entries: Sequence[Mapping[str, float]]) -> None:
         """The same for spreadsheets; a number that an epoch does not have is an empty cell."""
-        text = io.StringIO(newline="")
-        names = dict.fromkeys(name for entry in entries for name in entry)
-        writer = csv.DictWriter(text, names)
-        writer.writeheader()
-        writer.writerows(entries)
-        write_atomically(text.getvalue().encode(), self._path("metrics.csv"))
+        self.columns = list(dict.fromkeys(name for entry in entries for name in entry))
+        rows = [
+            self.columns,
+            *([entry.get(each, "") for each in self.columns] for entry in entries),
+        ]
+        text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+        write_atomically(text.encode(), self._path(TABLE))
 
     def line(self, text: str, console: bool = True) -> None:
         """One line on the console (above a progress bar) and in log.txt."""
@@ -111,11 +111,13 @@ class RunLog:
         if self.quiet:
             return
         self._append(METRICS, json.dumps(values))
-        if self.folder:
+        if list(values) == self.columns:
+            self._append(TABLE, ",".join(map(str, values.values())))
+        elif self.folder:
             try:
                 self._write_csv(read_entries(self._path(METRICS)))
             except OSError as error:
-                self._note_failure("metrics.csv", error)
+                self._note_failure(TABLE, error)
         tags = {SPLIT.sub(r"\1/", name): value for name, value in values.items()}
         self.curves({tag: value for tag, value in tags.items() if tag != "epoch"}, seen)
         if self.board:
