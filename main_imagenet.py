@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Train and evaluate networks with SimAM, or another attention module, on images in class folders.
 
     python main_imagenet.py DATA -a resnet18 --attention_type simam --attention_param 0.1
@@ -18,10 +19,11 @@ if __name__ == "__main__":
     end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
 
+from networks import list_attentions, list_models
 from utils.checkpoints import Checkpoint
 from utils.checkpoints.formats import write_weights
 from utils.config import Config, Network
-from utils.data.classes import said_names
+from utils.data.classes import said_names, shown_names
 from utils.data.images import NO_TURBO, choose_backend
 from utils.data.listing import Listing, check_same_classes, list_images, synthetic_listing
 from utils.data.loader import eval_loader, train_loader
@@ -33,11 +35,13 @@ from utils.processes import dist as processes
 from utils.processes.dist import Dist
 from utils.processes.ending import exit_code
 from utils.processes.launch import launch, processes_to_start
+from utils.report.outcomes import Flipped, Recorder, check_report, tell
 from utils.training.engine import DTYPES, Precision
-from utils.training.evaluation import accuracy_line, evaluate_with_progress, matched
+from utils.training.evaluation import accuracy_line, evaluate_with_progress, matched, outcomes_of
 from utils.training.folder import LATEST, Found, find_checkpoint
+from utils.training.header import header
 from utils.training.log import Progress, RunLog
-from utils.training.run import Run, header
+from utils.training.run import Run
 from utils.training.state import DataFacts
 
 NEEDS_LESS = "a smaller -b (with --accumulate for the same update) or --amp bf16 needs less"
@@ -89,9 +93,10 @@ def evaluate(config: Config, dist: Dist) -> None:
     path = f"{config.folder}/{LATEST}" if path == "auto" else path
     checkpoint, network = chosen(config, path)
     images, net, data = listed(config, "val"), checkpoint.build(network), config.data
-    model = net
+    model, asked, said = net, config.report, said_names(data.class_names)
+    check_report(asked)
     if not data.synthetic:
-        outputs = checkpoint.outputs_for(images.classes, said_names(data.class_names))
+        outputs = checkpoint.outputs_for(images.classes, said)
         model, images = matched(model, images, outputs, data.subset_outputs)
 
     log = RunLog(quiet=not dist.is_main)
@@ -105,9 +110,17 @@ def evaluate(config: Config, dist: Dist) -> None:
     loader = eval_loader(images, data, prepared, dist, precision.input_dtype)
     answers = len(images.classes) if data.subset_outputs else network.num_classes
     progress = Progress(log, "Validation", loader.batches, config.machine.print_freq, answers)
-    model = dist.replicate(model)
+    model = dist.replicate(Flipped(model) if asked.tta else model)
+    recorder = Recorder(model, max(asked.top or 0, 5))
+    model = recorder if asked.by_image else model
     metrics = evaluate_with_progress(model, loader, dist, precision, progress)
     checkpoint.check_finite(metrics["loss"])
+    if asked.by_image:
+        names = shown_names(said or checkpoint.classes, network.num_classes)
+        names = images.classes if data.subset_outputs else names
+        outcomes = outcomes_of(recorder, images, loader, dist, names)
+        if dist.is_main:
+            log.lines(tell(outcomes, asked, prepared))
     log.line(accuracy_line(metrics, answers))
 
 
@@ -134,6 +147,10 @@ def chosen(config: Config, path: str) -> tuple[Checkpoint, Network]:
 
 def command(args: argparse.Namespace, argv: list[str]) -> int | None:
     """Do what `args`, which came from `argv`, ask for: in this process, or in several."""
+    if args.list:
+        print("networks   ", *list_models())
+        print("attention  ", *list_attentions())
+        return None
     config = Config.of(args)
     if args.save_weights:
         return save_weights(config, args.save_weights)

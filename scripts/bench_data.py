@@ -19,7 +19,7 @@ from utils.cli import Parser, number
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(__doc__)
     add, count = parser.add_argument, number(int, 1)
     add("data", metavar="DATA", help="folder with train/ or val/")
     add("others", metavar="OTHER", nargs="*", help="folders with the same images in other forms")

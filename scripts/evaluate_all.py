@@ -1,11 +1,12 @@
-"""Evaluate many checkpoints on DATA's validation images, in one table beside the paper's figures.
+"""Evaluate many checkpoints on DATA's validation images, in one table beside the authors' figures.
 
     python scripts/evaluate_all.py DATA CHECKPOINT_OR_FOLDER... [--csv FILE] [--json FILE]
 
 Each file's network is recognised: our own files name it, others show it by their keys and shapes.
 SimAM has no weights, so bare ones of a network with SimAM look like those of one without; the
-table says what was assumed, --attention-type and --attention-param say it better. A file that
-can't be evaluated is reported and passed over; the exit code is then 2.
+table says what was assumed, --attention-type and --attention-param say it better. Of the files in a
+run folder only the best is evaluated, unless they are named. A file that can't be evaluated is
+reported and passed over; the exit code is then 2.
 """
 
 import argparse
@@ -48,10 +49,11 @@ from utils.disk import check_target
 from utils.errors import UsageError
 from utils.processes.dist import Dist, start
 from utils.processes.ending import exit_code
-from utils.report.paper import TABLE3
+from utils.report.paper import RELEASED, TABLE3
 from utils.report.tables import table, write_csv, write_json
 from utils.training.engine import Precision
 from utils.training.evaluation import evaluate_with_progress, matched
+from utils.training.folder import BEST, LATEST, PREVIOUS
 from utils.training.log import Progress, RunLog
 
 ENDINGS = (".pth", ".pt", ".pth.tar", ".safetensors")
@@ -59,7 +61,8 @@ ENDINGS = (".pth", ".pt", ".pth.tar", ".safetensors")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What a checkpoint is and what it reaches, in percent, beside what the paper has.
+    """What a checkpoint is and what it reaches, in percent, beside what the authors say
+    of the file that they released, or in the paper.
 
     image_size: in pixels a side. images: how many. assumed: what the file does not say.
     """
@@ -85,9 +88,14 @@ COLUMNS = {
     "attention": lambda row: setting(row.attention, row.attention_param),
     "top-1": lambda row: f"{row.acc1:.3f}",
     "top-5": lambda row: f"{row.acc5:.3f}" if row.num_classes > 5 else "",
-    "paper": lambda row: f"{row.paper_acc1:.2f} / {row.paper_acc5:.2f}" if row.paper_acc1 else "",
+    "authors'": lambda row: " / ".join(map(plain, filter(None, (row.paper_acc1, row.paper_acc5)))),
     "assumed": attrgetter("assumed"),
 }
+
+
+def plain(percent: float) -> str:
+    """With the digits that were published: two, or of released files three."""
+    return f"{percent:.3f}".removesuffix("0")
 
 
 def setting(attention: str, param: float | None) -> str:
@@ -110,7 +118,8 @@ def evaluate_checkpoint(
     precision = Precision(dist.device.type)
     means = evaluate_with_progress(dist.replicate(model), loader, dist, precision, progress)
     trained.checkpoint.check_finite(means["loss"])
-    paper = TABLE3.get((network.arch, network.attention))
+    key = network.arch, network.attention
+    paper = RELEASED.get(("imagenet", *key)) or TABLE3.get(key)
     if network.num_classes != IMAGENET_CLASSES:
         paper = None
     return Row(
@@ -124,10 +133,20 @@ def evaluate_checkpoint(
     )
 
 
+def is_beside_best(path: str) -> bool:
+    """Whether the run whose state it is has a better one, kept beside it."""
+    folder, name = os.path.split(path)
+    return name in (LATEST, PREVIOUS) and os.path.exists(os.path.join(folder, BEST))
+
+
 def evaluate_all(args: argparse.Namespace) -> int:
     """Evaluate what can be; returns the exit code."""
     dist = start(Machine(gpu=args.gpu))
-    files = find_files(args.paths, ENDINGS, "checkpoint")
+    files = [
+        path
+        for path in find_files(args.paths, ENDINGS, "checkpoint")
+        if path in args.paths or not is_beside_best(path)
+    ]
     names = said_names(args.class_names)
     images = list_images(args.data, "val", names)
     if args.attention_type:

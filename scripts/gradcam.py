@@ -46,6 +46,7 @@ from torch import nn
 
 from utils.checkpoints.trained import Trained, load_and_tell
 from utils.data.images import load_image
+from utils.data.places import file
 from utils.errors import needed, one_line
 from utils.processes.dist import choose_device
 from utils.processes.ending import exit_code
@@ -127,7 +128,7 @@ def compare(args: argparse.Namespace) -> None:
     heads, columns = [], []
     for path in args.checkpoint:
         trained = load_and_tell(path, args)
-        images = torch.stack([load_image(each, trained.preparation) for each in args.images])
+        images = torch.stack([load_image(file(each), trained.preparation) for each in args.images])
         trained.model.to(device)
         heads.append(f"{trained.network.label}\n{short_path(path, NAME)}")
         columns.append(explain(trained, images.to(device)))

@@ -1,6 +1,7 @@
-"""Say what is in images: the five likeliest classes of each, with their confidence.
+"""Say what is in images: the likeliest classes of each, with their confidence.
 
-    python scripts/predict.py IMAGE_OR_FOLDER... --checkpoint FILE [--format table|jsonl|csv]
+    python scripts/predict.py IMAGE_OR_FOLDER... --checkpoint FILE
+    python scripts/predict.py IMAGE_OR_FOLDER... --checkpoint FILE --top 3 --format csv
 
 Images are decoded, resized and cropped as in the evaluations of the network's training. It is
 recognised as by evaluate_all.py. Classes are called as the training's folders, where the checkpoint
@@ -15,13 +16,12 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, add_batches, add_gpu, add_recognition
-
-NUMBER = 5  # of classes for each image
+from utils.cli import Parser, add_batches, add_gpu, add_recognition, number
 
 
 class Guess(NamedTuple):
@@ -72,6 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="table",
         help="aligned columns, a JSON object per image, or comma-separated values",
     )
+    add("--top", type=number(int, 1), default=5, metavar="K", help="classes for each image")
     add_recognition(parser)
     add_batches(parser)
     add_gpu(parser)
@@ -109,8 +110,10 @@ class ReadableImages(ImageDataset):
         return torch.zeros(3, size, size, dtype=torch.uint8), UNREADABLE, [sample]
 
 
-def predict(trained: Trained, loader: DeviceLoader, paths: list[str]) -> Iterator[Prediction]:
-    """What each readable image shows, the likeliest class first.
+def predict(
+    trained: Trained, loader: DeviceLoader, paths: list[str], top: int
+) -> Iterator[Prediction]:
+    """What each readable image shows, its `top` likeliest classes, the likeliest first.
 
     loader: of `ReadableImages`, each with its place among `paths` as target. Raises UsageError for
     a network whose outputs are not finite.
@@ -119,7 +122,7 @@ def predict(trained: Trained, loader: DeviceLoader, paths: list[str]) -> Iterato
         with torch.no_grad():
             probabilities = trained.model(images).softmax(1)
         trained.checkpoint.check_finite(probabilities)
-        best = probabilities.topk(min(NUMBER, len(trained.classes)))
+        best = probabilities.topk(min(top, len(trained.classes)))
         columns = places.tolist(), best.indices.tolist(), best.values.tolist()
         for place, indices, confidences in zip(*columns, strict=True):
             if place != UNREADABLE:
@@ -145,7 +148,9 @@ def run(args: argparse.Namespace) -> int:
         trained.normalise(dist.device),
         report=lambda line: print(one_line(f"error: {line}"), file=sys.stderr),
     )
-    WRITERS[args.format](predict(trained, loader, paths), max(map(len, paths)))
+    predictions = predict(trained, loader, paths, args.top)
+    first = list(islice(predictions, 1))  # an error comes before any heading
+    WRITERS[args.format](chain(first, predictions), max(map(len, paths)))
     return 2 if loader.passed_over else 0
 
 

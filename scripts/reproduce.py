@@ -30,10 +30,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     tables = parser.add_subparsers(
         dest="table", metavar="TABLE", required=True, help="TABLE --help: its options"
     )
-    defaults = argparse.ArgumentDefaultsHelpFormatter
 
     about = "CIFAR: top-1, mean over the seeds"
-    table2 = tables.add_parser("table2", doc=about, help=about, formatter_class=defaults)
+    table2 = tables.add_parser("table2", doc=about, help=about)
     add_recipe(table2)
     table2.set_defaults(dataset=None)  # both
     add_names(table2, "--archs", (arch for _, arch, _ in TABLE2), "networks")
@@ -44,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     table2.add_argument("--seeds", type=seeds, default="1,2,3,4,5", help="a run each")
 
     about = "ImageNet: accuracies, size, and speed on this machine"
-    table3 = tables.add_parser("table3", doc=about, help=about, formatter_class=defaults)
+    table3 = tables.add_parser("table3", doc=about, help=about)
     add = table3.add_argument
     add("paths", metavar="RUN_FOLDER", nargs="*", help="besides those in ROOT")
     add_names(table3, "--archs", (arch for arch, _ in TABLE3), "networks")
@@ -53,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are")
 
     about = "COCO: average precision"
-    table4 = tables.add_parser("table4", doc=about, help=about, formatter_class=defaults)
+    table4 = tables.add_parser("table4", doc=about, help=about)
     add = table4.add_argument
     add("paths", metavar="WORK_DIR", nargs="*", help="besides those in ROOT")
     add("--ckpt", metavar="ROOT", default="work_dirs", help="where the work folders are")

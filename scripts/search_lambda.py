@@ -25,7 +25,7 @@ LAMBDAS = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(__doc__)
     add_recipe(parser)
     add = parser.add_argument
     add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")

@@ -42,6 +42,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from networks.attentions.simam import SimAM, simam_weights
 from utils.checkpoints.trained import load_and_tell
 from utils.data.images import load_image
+from utils.data.places import file
 from utils.errors import UsageError
 from utils.processes.dist import choose_device
 from utils.processes.ending import exit_code
@@ -145,7 +146,7 @@ def show(args: argparse.Namespace) -> None:
     device = choose_device(args.gpu)
     output = check_output(args.output, "attention.png", [args.image, args.checkpoint])
     trained = load_and_tell(args.checkpoint, args)
-    image = load_image(args.image, trained.preparation)
+    image = load_image(file(args.image), trained.preparation)
     label, parts = trained.network.label, trained.model.named_modules()
     names = [name for name, part in parts if isinstance(part, SimAM)]
     if not names:

@@ -30,7 +30,7 @@ EVAL_BATCH_SIZE = 500
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(__doc__)
     add_recipe(parser)
     add = parser.add_argument
     add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")

@@ -1,8 +1,19 @@
 """What every command line shares: spellings, types, and one line with code 2 for a mistake."""
 
+import re
+
 import pytest
 
-from utils.cli import Parser, add_batches, add_gpu, add_recognition, comma_list, number, share
+from utils.cli import (
+    WORKERS,
+    Parser,
+    add_batches,
+    add_gpu,
+    add_recognition,
+    comma_list,
+    number,
+    share,
+)
 
 
 @pytest.fixture
@@ -29,6 +40,22 @@ def refusal(parser: Parser, capsys, words: str) -> str:
 
 def test_the_description_is_the_docs_first_paragraph(parser):
     assert parser.description == "What it does."
+
+
+def test_help_shows_examples_and_values_alone(capsys):
+    parser = Parser("What it does.\n\n    python it.py DATA --lr 1 \\\n        --seed 2\n\nMore.")
+    parser.add_argument("--lr", type=float, default=0.1, help="how fast")
+    parser.add_argument("--seed", help="to repeat it")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    said = capsys.readouterr().out
+    assert said.endswith("examples:\n    python it.py DATA --lr 1 \\\n        --seed 2\n")
+    assert "how fast (default: 0.1)" in said
+    assert "None" not in said
+    assert "More." not in said
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--version"])
+    assert re.fullmatch(r"simam \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 def test_whole_numbers_have_63_bits(parser, capsys):
@@ -64,8 +91,9 @@ def test_a_removed_option_names_what_replaces_it(parser, capsys, words):
     ("words", "message"),
     [
         ("--nope", "unrecognized arguments: --nope"),
-        ("--no_pe", "unrecognized arguments: --no_pe"),
-        ("--batch 3", "unrecognized arguments: --batch"),  # no abbreviations
+        ("--no_pe", "unrecognized arguments: --no_pe (see"),
+        ("--batch 3", "unrecognized arguments: --batch; did you mean --batch-size?"),
+        ("--num_class=3", "unrecognized arguments: --num_class; did you mean --num-classes?"),
         ("--batch_size", "argument -b/--batch-size: expected one argument"),
         ("-b 0", "argument -b/--batch-size: 0 is not at least 1"),
         ("-b 1.5", "argument -b/--batch-size: invalid whole number value: '1.5'"),
@@ -99,6 +127,6 @@ def test_options_that_commands_share(capsys):
     words = "-b 8 --image_size 32 --attention-type simam --attention-param 0.1 --gpu -1"
     assert vars(parser.parse_args(words.split())) == {
         **{"attention_type": "simam", "attention_param": 0.1, "image_size": 32},
-        **{"batch_size": 8, "workers": 4, "gpu": "-1"},
+        **{"batch_size": 8, "workers": WORKERS, "gpu": "-1"},
     }
     assert "--image-size: 31 is not at least 32" in refusal(parser, capsys, "--image-size 31")

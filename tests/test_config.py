@@ -64,6 +64,7 @@ def test_a_network_that_can_not_be_is_a_mistake(settings, message):
         ("DATA --seed 3", "imagenet-resnet18-seed3"),
         ("DATA --attention-type se --seed 0", "imagenet-resnet18-se-param16-seed0"),
         ("--synthetic -a resnet50", "imagenet-resnet50-synthetic"),
+        ("DATA --seed 3 --lr 0.05 --name lr0.05", "lr0.05"),
     ],
 )
 def test_a_run_has_a_folder_of_its_own(words, name):

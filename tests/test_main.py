@@ -6,19 +6,20 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_command
 
 import main_imagenet
-from networks import create_model
+from networks import create_model, list_attentions, list_models
 
 OPTIONS = """
-    --accumulate --amp --arch --attention-param --attention-type --auto-augment --batch-size --ckpt
-    --class-names --clip-grad --compile --cos-lr --cutmix --dist-backend --ema --epochs --evaluate
-    --gpu --help --image-backend --image-size --label-smoothing --learning-rate --lr --mixup
-    --momentum --nesterov --no-wd-norm-bias --num-classes --optimizer --parallel --print-freq
-    --profile --resume --save-every-minutes --save-weights --sched --seed --skip-bad-images
-    --subset-outputs --sync-bn --synthetic --warmup-epochs --wd --weight-decay --weights --workers
-    --zero-init-residual -a -b -e -h -j -p
+    --accumulate --amp --arch --attention-param --attention-type --auto-augment --backbone-lr
+    --batch-size --ckpt --class-names --clip-grad --compile --cos-lr --crop-scale --cutmix
+    --dist-backend --ema --epochs --evaluate --freeze --gpu --help --hflip --image-backend
+    --image-size --label-smoothing --learning-rate --list --lr --mixup --momentum --name --nesterov
+    --no-wd-norm-bias --num-classes --optimizer --parallel --print-freq --profile --real-labels
+    --report --resume --save-every-minutes --save-weights --sched --seed --skip-bad-images
+    --subset-outputs --sync-bn --synthetic --top --tta --version --warmup-epochs --wd --weight-decay
+    --weights --workers --worst --zero-init-residual -a -b -e -h -j -p
 """
 
 
@@ -38,6 +39,27 @@ def test_help_needs_no_heavy_import():
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "argparse" in imported
     assert not imported & {"torch", "numpy", "torchvision", "PIL"}
+
+
+def test_networks_and_modules_are_listed_without_data(capsys):
+    assert main_imagenet.main(["--list"]) == 0
+    networks, modules = capsys.readouterr().out.splitlines()
+    assert networks.split() == ["networks", *list_models()]
+    assert modules.split() == ["attention", *list_attentions()]
+
+
+def test_adamw_has_a_learning_rate_of_its_own():
+    assert main_imagenet.parse_args(["DATA", "--optimizer", "adamw"]).lr == 1e-3
+    assert main_imagenet.parse_args(["DATA", "--optimizer", "adamw", "--lr", "0.1"]).lr == 0.1
+
+
+def test_the_shell_is_told_what_may_come(tmp_path):
+    pytest.importorskip("argcomplete")
+    line, answer = "main_imagenet.py --batch", tmp_path / "answer"
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
+    asked |= {"_ARGCOMPLETE_IFS": "\n", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    run_command(**asked)
+    assert answer.read_text().strip() == "--batch-size"
 
 
 def test_published_commands_parse():
@@ -60,6 +82,8 @@ def test_published_commands_parse():
     [
         ("", "DATA, a folder with train/<class>/ and val/<class>/, is missing"),
         ("DATA --nope", "unrecognized arguments: --nope"),
+        ("--attention simam DATA", "unrecognized .* --attention; did you mean --attention-type?"),
+        ("DATA --epoch 3", "unrecognized arguments: --epoch; did you mean --epochs?"),
         ("DATA --optimizer adamw --nesterov", "--nesterov needs --optimizer sgd"),
         ("DATA --momentum 0 --nesterov", "--nesterov needs .* with a --momentum above 0"),
         ("DATA --parallel dp --sync-bn", "--sync-bn needs --parallel ddp"),
@@ -102,6 +126,8 @@ BAD = {
     "no such data": ("{nowhere}", "data folder .* does not exist"),
     "data without classes": ("{weights}", "has no folder train/"),
     "unknown arch": ("{data} -a resnet81", "unknown arch 'resnet81'; known: resnet18,"),
+    "network in capitals": ("{data} -a ResNet18", r"arch 'ResNet18'.*; did you mean resnet18\?$"),
+    "module in capitals": ("{data} --attention-type SimAM", r"; did you mean simam\?$"),
     "unknown attention": ("{data} --attention-type sima", "unknown attention 'sima'; known: simam"),
     "too few classes": ("{data} --num-classes 2", "--num-classes 2: .* has 3 class folders"),
     "no average": ("{data} -e --ema 0.9 --resume {weights}/ten.pth", "holds no average of weights"),

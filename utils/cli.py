@@ -1,29 +1,66 @@
 """What every command line shares; imports nothing heavy, so that --help answers at once."""
 
 import argparse
+import difflib
 import math
+import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
 from typing import Any
+
+# processes that load images: as many as there are cores for them, and no more than help
+WORKERS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Tells the defaults that are values, and leaves examples as they were written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        silent = action.default is None or action.default is False
+        return action.help if silent else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; takes every option with underscores for dashes, too.
 
-    removed: options that there were once, and what replaces each.
+    doc: of its first paragraph and its examples, which are indented, --help is made. removed:
+    options that there were once, and what replaces each.
     """
 
     def __init__(self, doc: str, removed: Mapping[str, str] | None = None, **settings: Any):
-        super().__init__(description=doc.split("\n\n")[0], allow_abbrev=False, **settings)
+        about, _, rest = doc.partition("\n\n")
+        examples = [line for line in rest.splitlines() if line.startswith("    ")]
+        super().__init__(
+            description=about,
+            epilog="\n".join(["examples:", *examples]) if examples else None,
+            allow_abbrev=False,
+            formatter_class=Help,
+            **settings,
+        )
         self.removed = dict(removed or {})
+        self.add_argument("--version", action="version", version=_version())
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None):
+        if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
+            import argcomplete
+
+            argcomplete.autocomplete(self)
         words = [self._dashed(word) for word in (sys.argv[1:] if args is None else args)]
         for word in words:
-            name = word.partition("=")[0]
-            if name in self.removed:
-                self.error(f"{name} is gone: {self.removed[name]}")
+            self._check_known(word.partition("=")[0])
         return super().parse_known_args(words, namespace)
+
+    def _check_known(self, name: str) -> None:
+        if name in self.removed:
+            self.error(f"{name} is gone: {self.removed[name]}")
+        known = self._option_string_actions
+        if not name.startswith("--") or name in known or self._subparsers:
+            return
+        for close in difflib.get_close_matches(name, known, n=1, cutoff=0.7):
+            self.error(f"unrecognized arguments: {name}; did you mean {close}?")
 
     def _dashed(self, word: str) -> str:
         name, equals, value = word.partition("=")
@@ -35,9 +72,25 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see --help)\n")
 
 
-def number(kind: type, low: float, exclusive: bool = False):
-    """An argparse type: a finite `kind` of at least (above, if exclusive) `low`; whole numbers in
-    63 bits, for those who count so."""
+def _version() -> str:
+    project = Path(__file__).parents[1].joinpath("pyproject.toml").read_text()
+    return "simam " + re.search(r'^version = "(.*)"', project, re.MULTILINE)[1]
+
+
+def _interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+# Ctrl-C while a command still imports
+sys.excepthook = _interrupted
+
+
+def number(kind: type, low: float, exclusive: bool = False, high: float = math.inf):
+    """An argparse type: a finite `kind` of at least (above, if exclusive) `low`, and not above
+    `high`; whole numbers in 63 bits, for those who count so."""
 
     def parse(text: str):
         value = kind(text)
@@ -47,6 +100,8 @@ def number(kind: type, low: float, exclusive: bool = False):
             raise argparse.ArgumentTypeError(
                 f"{text} is not {'above' if exclusive else 'at least'} {low}"
             )
+        if value > high:
+            raise argparse.ArgumentTypeError(f"{text} is above {high}")
         return value
 
     parse.__name__ = "whole number" if kind is int else "number"
@@ -94,4 +149,4 @@ def add_batches(parser: Parser) -> None:
     """Give `parser` the options of a loader."""
     add = parser.add_argument
     add("-b", "--batch-size", type=number(int, 1), default=256, help="images at once")
-    add("-j", "--workers", type=number(int, 0), default=4, help="processes that load images")
+    add("-j", "--workers", type=number(int, 0), default=WORKERS, help="processes that load images")

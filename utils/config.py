@@ -10,7 +10,7 @@ from torch import nn
 from networks import create_model, default_param
 
 from .errors import UsageError
-from .options import Data, Machine, Optim, read_fields
+from .options import Data, Machine, Optim, Report, read_fields
 
 
 def default_of(attention: str) -> float | None:
@@ -85,6 +85,7 @@ class Config:
     data: Data = Data()
     optim: Optim = Optim()
     machine: Machine = Machine()
+    report: Report = Report()
     folder: str | None = None
     weights: str | None = None
     resume: str | None = None
@@ -106,7 +107,8 @@ class Config:
             data=read_fields(Data, args, root=args.data),
             optim=read_fields(Optim, args),
             machine=read_fields(Machine, args),
-            folder=os.path.join(args.ckpt, name),
+            report=read_fields(Report, args),
+            folder=os.path.join(args.ckpt, args.name or name),
             weights=args.weights,
             resume=args.resume,
             zero_init_residual=args.zero_init_residual,

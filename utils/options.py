@@ -7,8 +7,17 @@ import argparse
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .cli import Parser, number, share
+from .cli import WORKERS, Parser, number, share
 
+ABOUT = """Train and evaluate networks with SimAM, or another attention module.
+
+    python main_imagenet.py DATA -a resnet18 --attention-type simam --attention-param 0.1
+    python main_imagenet.py DATA -a resnet18 --attention-type simam --attention-param 0.1 \\
+        --resume auto
+    python main_imagenet.py DATA -a resnet18 --attention-type simam --attention-param 0.1 \\
+        -e --resume ckpts/imagenet-resnet18-simam-param0.1/model_best.pth.tar
+    python main_imagenet.py --list
+"""
 COUNT, SIDE, RATE = number(int, 1), number(int, 32), number(float, 0)
 POSITIVE = number(float, 0, exclusive=True)
 
@@ -63,7 +72,7 @@ class Data:
     """
 
     root: str | None = None
-    workers: int = option(4, "processes that load images", "-j", type=number(int, 0))
+    workers: int = option(WORKERS, "processes that load images", "-j", type=number(int, 0))
     batch_size: int = option(256, "images per step, over all GPUs of a machine", "-b", type=COUNT)
     image_size: int | None = option(
         224, "pixels a side; 224, or with -e as the checkpoint was trained, by default", type=SIDE
@@ -72,6 +81,10 @@ class Data:
         None, "decoder; turbo for training, pil for evaluation by default", choices=("turbo", "pil")
     )
     skip_bad_images: bool = option(False, "train on the next image where one can't be decoded")
+    crop_scale: float = option(
+        0.08, "share of an image that a random crop has at least", type=number(float, 0, high=1)
+    )
+    hflip: float = option(0.5, "probability of a flip, 0 for none", type=number(float, 0, high=1))
     auto_augment: str | None = option(
         None,
         "torchvision's AutoAugment, RandAugment, TrivialAugmentWide or AugMix, after crop and flip",
@@ -105,7 +118,18 @@ class Optim:
     """
 
     optimizer: str = option("sgd", "PyTorch's", choices=("sgd", "adamw"))
-    lr: float = option(0.1, "initial learning rate", "--learning-rate", type=RATE)
+    lr: float = option(
+        0.1, "initial learning rate; 0.1 for sgd, 0.001 for adamw", "--learning-rate", type=RATE
+    )
+    freeze: str | None = option(
+        None,
+        "modules whose weights and batch statistics stay, such as conv1,bn1,layer1; backbone: all "
+        "but the classifier",
+        metavar="NAMES",
+    )
+    backbone_lr: float | None = option(
+        None, "times the learning rate, for all but the classifier", type=RATE, metavar="FACTOR"
+    )
     momentum: float = option(0.9, "of SGD", type=RATE)
     nesterov: bool = option(False, "Nesterov's momentum, of SGD")
     weight_decay: float = option(1e-4, "shrinks the weights", "--wd", type=RATE)
@@ -126,6 +150,32 @@ class Optim:
     sched: str = option("step", "a tenth every 30 epochs, or a cosine", choices=("step", "cosine"))
     warmup_epochs: int = option(0, "epochs of linear warm-up", type=number(int, 0))
     iterations: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an evaluation says besides its accuracy."""
+
+    tta: bool = option(
+        False, "with -e: test-time augmentation, the mean logits of an image and its mirror image"
+    )
+    top: int | None = option(None, "with -e: say Acc@K, too", type=COUNT, metavar="K")
+    report: str | None = option(
+        None,
+        "with -e: accuracy by class (.csv), also confusions (.json), or a confusion matrix (.png)",
+        metavar="FILE",
+    )
+    worst: int | None = option(
+        None, "with -e: worst.png shows N wrong answers, the surest", type=COUNT, metavar="N"
+    )
+    real_labels: str | None = option(
+        None, "with -e: say the accuracy by several right answers an image", metavar="REAL.JSON"
+    )
+
+    @property
+    def by_image(self) -> bool:
+        """Whether it says what needs every image's answer."""
+        return any((self.top, self.report, self.worst, self.real_labels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +210,7 @@ class Machine:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    about = "Train and evaluate networks with SimAM, or another attention module."
-    parser = Parser(about, REMOVED, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(ABOUT, REMOVED)
     _add_run(parser)
     _add_network(parser.add_argument_group("network"))
     add_fields(parser.add_argument_group("data"), Data)
@@ -175,17 +224,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=argparse.SUPPRESS,
         help="the same as --sched cosine",
     )
+    add_fields(parser.add_argument_group("report"), Report)
     add_fields(parser.add_argument_group("machine"), Machine)
-    parser.set_defaults(image_size=None)
+    parser.set_defaults(image_size=None, lr=None)
     args = parser.parse_args(argv)
+    if args.lr is None:
+        args.lr = 1e-3 if args.optimizer == "adamw" else Optim.lr
     if args.nesterov and (args.optimizer != "sgd" or not args.momentum):
         parser.error("--nesterov needs --optimizer sgd with a --momentum above 0")
     for name in ("sync_bn", "compile"):
         if args.parallel == "dp" and getattr(args, name):
             parser.error(f"--{name.replace('_', '-')} needs --parallel ddp, a process per GPU")
+    if read_fields(Report, args) != Report() and (args.synthetic or not args.evaluate):
+        parser.error("--tta, --top, --report, --worst and --real-labels need -e, and real images")
+    if args.real_labels and args.subset_outputs:
+        parser.error("--real-labels are of all outputs, --subset-outputs leaves some out")
     if args.image_size is None and not args.evaluate:
         args.image_size = Data.image_size
-    if args.data is None and not args.synthetic:
+    if args.data is None and not (args.synthetic or args.list):
         parser.error("DATA, a folder with train/<class>/ and val/<class>/, is missing")
     return args
 
@@ -201,12 +257,14 @@ def _add_run(parser: Parser) -> None:
     write = "write the bare weights of --resume or --weights, on the CPU, and exit"
     add("--save-weights", metavar="FILE", help=write)
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folder is made")
+    add("--name", help="of the run folder; network and seed, where not given")
 
 
 def _add_network(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("-a", "--arch", default="resnet18", help="network; a wrong name lists all")
-    add("--attention-type", default="none", help="such as simam or se; a wrong name lists all")
+    add("--list", action="store_true", help="list the networks and attention modules, and exit")
+    add("-a", "--arch", default="resnet18", help="network; --list lists all")
+    add("--attention-type", default="none", help="such as simam or se; --list lists all")
     add(
         "--attention-param",
         type=float,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from utils.config import Config
 from utils.processes.signals import StopRequest
-from utils.report.finished_runs import read_finished
+from utils.report.runs import read_finished
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -20,8 +20,8 @@ from utils.config import Network, default_of
 from utils.data.imagenet import IMAGENET_CLASSES, IMAGENET_IMAGES
 from utils.errors import UsageError
 from utils.report import tables
-from utils.report.finished_runs import read_finished
 from utils.report.paper import TABLE3, Figures
+from utils.report.runs import read_finished
 from utils.training.complexity import count_flops, count_parameters
 
 LATENCY_ROUNDS = 15

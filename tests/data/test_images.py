@@ -159,13 +159,15 @@ def test_crops_with_pillow_equal_the_published_pixels(name):
     assert torch.equal(PillowImage(data).resized(crop, 64, 48), expected)
 
 
-@pytest.mark.parametrize("shape", [(375, 500), (40, 400), (400, 40), (1, 1)])
-def test_crops_are_distributed_as_torchvisions(shape):
+@pytest.mark.parametrize(
+    ("shape", "least"), [((375, 500), 0.08), ((375, 500), 0.6), ((40, 400), 0.08), ((1, 1), 0.08)]
+)
+def test_crops_are_distributed_as_torchvisions(shape, least):
     image = torch.empty(1, *shape)
     draw = transforms.RandomResizedCrop.get_params
-    theirs = np.array([draw(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)])
+    theirs = np.array([draw(image, (least, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)])
     rng = Random(0)
-    ours = np.array([random_crop(*shape, rng) for _ in range(4000)])
+    ours = np.array([random_crop(*shape, rng, least) for _ in range(4000)])
     assert (ours[:, :2] >= 0).all()
     assert (ours[:, 2:] >= 1).all()
     assert (ours[:, :2] + ours[:, 2:] <= shape).all()
@@ -176,15 +178,16 @@ def test_crops_are_distributed_as_torchvisions(shape):
         np.testing.assert_allclose(*quantiles, atol=1 + 0.05 * spread)
 
 
-def test_half_of_the_images_are_flipped():
+@pytest.mark.parametrize(("hflip", "least", "most"), [(0.5, 150, 250), (0, 0, 0), (1, 400, 400)])
+def test_as_many_images_are_flipped_as_asked(hflip, least, most):
     # a picture that grows brighter to the right, so that every crop of it does
     ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (100, 200, 3))
     image = PillowImage(encoded(Image.fromarray(ramp.copy()), "PNG"))
-    transform = TrainTransform(32)
+    transform = TrainTransform(32, hflip=hflip)
     rng = Random(0)
     corners = [transform(image, rng)[0, 0] for _ in range(400)]
     flipped = sum(bool(row[0] > row[-1]) for row in corners)
-    assert 150 < flipped < 250
+    assert least <= flipped <= most
 
 
 def test_batches_are_channels_last(tmp_path):

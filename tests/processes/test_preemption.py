@@ -29,7 +29,8 @@ def test_a_run_that_has_not_begun_ends_at_once(signum, code, digits, tmp_path):
         job.wait_until(lambda: "libtorch" in loaded.read_text())
         job.process.send_signal(signum)
         assert job.finish() == code
-        assert job.err.read_text() == "stopped without saving\n"
+        said = "interrupted" if signum == signal.SIGINT else "stopped without saving"
+        assert job.err.read_text() == f"{said}\n"
     assert not (tmp_path / "ckpts").exists()
 
 

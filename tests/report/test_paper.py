@@ -7,7 +7,7 @@ from dataclasses import astuple
 import pytest
 from conftest import ROOT
 
-from utils.report.paper import TABLE2, TABLE3, TABLE4
+from utils.report.paper import RELEASED, TABLE2, TABLE3, TABLE4
 
 TRANSCRIPT = ROOT.parent / "shared" / "paper.md"
 
@@ -90,3 +90,20 @@ def test_the_readmes_rows_are_the_papers():
     for name, *printed in rows:
         arch = names.get(name) or name.replace("ResNet-", "resnet")
         assert tuple(map(float, printed)) == astuple(TABLE3[arch, "simam"])[:2], name
+
+
+def test_the_released_files_numbers_are_the_authors_logs():
+    """By the names of the files; of CIFAR-100 there is a sentence."""
+    found = {}
+    for file, column, (percent,) in cells_of("What the authors' repository also held"):
+        arch, _, rest = file.partition("-")
+        key = ("imagenet", arch, "simam" if rest.startswith("simam") else "none")
+        found.setdefault(key, []).append((column, percent))
+    ours = {
+        key: [("exact top-1", row.acc1), ("exact top-5", row.acc5)]
+        for key, row in RELEASED.items()
+        if key[0] == "imagenet"
+    }
+    assert found == ours
+    (sentence,) = re.findall(r"best top-1 (\S+) \(", TRANSCRIPT.read_text())
+    assert RELEASED["cifar100", "cifar_resnet20", "simam"].acc1 == float(sentence)

@@ -146,6 +146,14 @@ def test_bad_files_are_reported_and_passed_over(digits, tmp_path, capsys):
         assert str(tmp_path / "good.pth") in table
 
 
+def test_of_a_run_the_best_is_evaluated_unless_others_are_named(trained, digits, tmp_path):
+    table = tmp_path / "a.json"
+    best, latest = (str(trained / name) for name in ("model_best.pth.tar", "checkpoint.pth.tar"))
+    for paths, expected in (([trained], [best]), ([trained, latest], [best, latest])):
+        assert main([str(digits), *map(str, paths), *OPTIONS, "--json", str(table)]) == 0
+        assert [row["file"] for row in json.loads(table.read_text())] == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -14,6 +14,7 @@ from utils.checkpoints.formats import write_weights
 from utils.checkpoints.trained import load_trained
 from utils.data.images import load_image
 from utils.data.normalise import Normalise
+from utils.data.places import file
 from utils.data.preparation import IMAGENET
 
 
@@ -34,7 +35,7 @@ def by_hand(features, classify, size):
 def test_maps_against_the_definition(trained, photos):
     network = load_trained(str(trained / "model_best.pth.tar"))
     model = network.model
-    images = torch.stack([load_image(str(path), IMAGENET.at(160)) for path in photos])
+    images = torch.stack([load_image(file(path), IMAGENET.at(160)) for path in photos])
     inputs = Normalise(torch.device("cpu"))(images)
     for image, panel in zip(inputs, explain(network, images), strict=True):
         with torch.no_grad():

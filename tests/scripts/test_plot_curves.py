@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scripts.plot_curves import draw, labels, main, read_metrics
+from scripts.plot_curves import draw, main
+from utils.report.runs import PastRun, labels, read_run
 
 ROW = {"epoch": 0, "train_loss": 1.5, "val_loss": 2.5, "train_acc1": 3.5, "val_acc1": 4}
 
@@ -25,7 +26,7 @@ def written(folder: Path, epochs: int, average_from: int | None = None) -> list[
 
 def test_lines_are_the_files_numbers(tmp_path):
     files = [written(tmp_path / "a", 2), written(tmp_path / "b", 12, average_from=5)]
-    figure = draw({name: read_metrics(str(tmp_path / name)) for name in "ab"})
+    figure = draw({name: read_run(str(tmp_path / name)) for name in "ab"})
     colours = [line.get_color() for line in figure.axes[0].get_lines()]
     assert colours == ["C0", "C0", "C1", "C1", "C1"]
     for axis, name in zip(figure.axes, ("loss", "acc1"), strict=True):
@@ -39,6 +40,20 @@ def test_lines_are_the_files_numbers(tmp_path):
         heights = list(average.get_ydata())
         assert all(map(math.isnan, heights[:5]))
         assert heights[5:] == [row[f"val_ema_{name}"] for row in files[1][5:]]
+
+
+def test_the_authors_top1_is_a_line():
+    """Their log of the released file; the mean in their Table 2; none of other data."""
+    simam = {"arch": "resnet34", "attention": "simam"}
+    settings = {
+        **{"a": {**simam, "images": 1_281_167}, "b": {**simam, "images": 24}},
+        "c": {"dataset": "cifar10", "arch": "cifar_resnet20", "attention": "none"},
+    }
+    figure = draw({name: PastRun(name, each, [ROW]) for name, each in settings.items()})
+    _, accuracy = figure.axes
+    lines = {line.get_label(): set(line.get_ydata()) for line in accuracy.get_lines()}
+    papers = {name: heights for name, heights in lines.items() if name.endswith("paper")}
+    assert papers == {"a, paper": {74.462}, "c, paper": {92.33}}
 
 
 def test_picture(trained, tmp_path, monkeypatch, capsys):

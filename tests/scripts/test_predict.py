@@ -62,6 +62,13 @@ def test_torchvisions_network_and_imagenets_names(photos, digits, tmp_path, caps
             assert float(row["confidence"]) == pytest.approx(best.values[rank].item(), rel=1e-4)
 
 
+def test_as_many_classes_are_said_as_asked(trained, digits, capsys):
+    words = ("--checkpoint", trained / "model_best.pth.tar", *SMALL, "--format", "jsonl")
+    for top, count in ((1, 1), (2, 2), (9, 3)):
+        _, out, _ = run(capsys, digits / "val" / "1", *words, "--top", top)
+        assert {len(json.loads(line)["predictions"]) for line in out.splitlines()} == {count}
+
+
 def test_formats_hold_the_same(trained, digits, capsys):
     checkpoint = trained / "model_best.pth.tar"
     printed = {}
@@ -124,7 +131,8 @@ def test_ends_quietly_when_its_reader_has_seen_enough(trained, digits):
         ("{empty} --checkpoint {file}", "holds no image"),
         ("{photo} --checkpoint {empty}/none.pth", "none.pth does not exist"),
         ("{photo} --checkpoint {photo}", "china.jpg can't be read"),
-        ("{photo} --checkpoint {nan} --format jsonl", "nan.pth makes outputs that are not finite"),
+        ("{photo} --checkpoint {nan} --format csv", "nan.pth makes outputs that are not finite"),
+        ("{photo} --checkpoint {nan}", "nan.pth makes outputs that are not finite"),
         ("{photo} --checkpoint {file} --gpu 99", "--gpu 99"),
         ("{photo} --checkpoint {file} --attention-type simm", "known: simam"),
         ("{photo} --checkpoint {file} --attention-type se", "no weights of se"),

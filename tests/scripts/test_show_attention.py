@@ -12,6 +12,7 @@ from utils.checkpoints.formats import write_weights
 from utils.checkpoints.trained import load_trained
 from utils.data.images import load_image
 from utils.data.normalise import Normalise
+from utils.data.places import file
 from utils.data.preparation import IMAGENET
 
 
@@ -32,7 +33,7 @@ def model(trained):
 
 
 def test_maps_against_the_formula(model, photos):
-    image = load_image(str(photos[0]), IMAGENET.at(128))
+    image = load_image(file(photos[0]), IMAGENET.at(128))
     x = Normalise(torch.device("cpu"))(image)
     names = [f"layer{stage}.{block}.attn_conv" for stage in (1, 2, 3, 4) for block in (0, 1)]
     logits, seen = look(model, names, x)

@@ -10,7 +10,8 @@ from runs import SignalAtForward, assert_same_run, full_disk, load, metrics, pat
 from networks.cifar.resnet import CifarResNet
 from utils.checkpoints import Checkpoint
 from utils.processes.lock import FolderLock
-from utils.training.folder import changed_options
+from utils.training.folder import changed_options, settings_beside
+from utils.training.header import Origin
 
 PREVIOUS = "checkpoint_previous.pth.tar"
 
@@ -36,7 +37,7 @@ def test_auto_falls_back_to_the_previous_whole_checkpoint(spoil, root, undisturb
     assert run(digits, root, "--epochs", 3, "--resume", "auto") == 0
     said = capsys.readouterr().out
     assert f"passed over  checkpoint {latest} is damaged" in said
-    assert f"resumed     {path(root, PREVIOUS)}: epoch 3, step 1" in said
+    assert f"resumed     {path(root, PREVIOUS)}, after epoch 2\n" in said
     assert_same_run(root, undisturbed)
     assert not begun.exists()
     # the file that was cut off has not pushed the whole one out
@@ -74,13 +75,14 @@ def test_a_checkpoint_that_is_a_link_stays_one(root, digits, tmp_path):
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
-        *((text, []) for text in ("5", "[1]", "{", "", '{"epochs": 3}')),
+        *((text, []) for text in ("5", "[1]", "{", "", '{"epochs": 3}', '{"starts": 5}')),
         ('{"lr": "\\u001b[31m"}', [r"changed     --lr 0.1 (was \x1b[31m)"]),
     ],
 )
 def test_old_options_are_told_where_they_are_some(text, lines, root):
     path(root, "args.json").write_text(text)
-    assert changed_options(Checkpoint(str(path(root))), {"lr": 0.1}) == lines
+    old = settings_beside(Checkpoint(str(path(root))))
+    assert Origin.now(changed_options(old, {"lr": 0.1})).changes == lines
 
 
 def test_nothing_whole_is_an_error(root, digits, capsys):

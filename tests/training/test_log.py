@@ -1,5 +1,6 @@
 """What a run's files hold after it was stopped, a full disk, or a cut in the power."""
 
+import csv
 import json
 
 import pytest
@@ -23,9 +24,12 @@ def test_a_run_that_goes_on_takes_back_what_comes_again(tmp_path, end, first_epo
     path.write_bytes(whole.encode() + end)
     log = RunLog(str(tmp_path), first_epoch=first_epoch, settings={"epochs": 3})
     for entry in entries(3)[first_epoch:]:
-        log.metrics(entry)
+        log.metrics(entry, seen=0)
     log.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == entries(3)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert rows == entries(3)
     assert json.loads((tmp_path / "args.json").read_text()) == {"epochs": 3}
 
 
@@ -34,7 +38,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, name):
     epochs, word = (3, "x" * 20_000) if name == "args.json" else (3000, "x")
     log = RunLog(str(tmp_path), settings={"arch": "resnet18"})
     for entry in entries(epochs):
-        log.metrics(entry)
+        log.metrics(entry, seen=0)
     log.close()
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     refused = pytest.raises(UsageError, match=f"can't write to run folder {tmp_path}: .*too large")

@@ -57,7 +57,7 @@ def default(digits, tmp_path_factory):
         *("--label-smoothing 0.1", "--clip-grad 0.01", "--mixup 0.5", "--cutmix 1"),
         *("--auto-augment ra", "--nesterov", "--momentum 0.5", "--wd 0.1", "--optimizer adamw"),
         *("--accumulate 2", "--zero-init-residual", "--no-wd-norm-bias", "--warmup-epochs 1"),
-        *("--amp bf16", "--amp fp16"),
+        *("--amp bf16", "--amp fp16", "--crop-scale 0.9", "--hflip 0", "--backbone-lr 0.5"),
     ],
 )
 def test_an_option_reaches_the_weights(words, default, digits, tmp_path):

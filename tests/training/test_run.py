@@ -48,8 +48,8 @@ def test_without_thop_the_header_says_so(monkeypatch):
 
 
 def test_a_run_writes_what_it_promises(undisturbed):
-    names = "log.txt metrics.jsonl args.json checkpoint.pth.tar checkpoint_previous.pth.tar "
-    names += "model_best.pth.tar"
+    names = "log.txt metrics.jsonl metrics.csv args.json checkpoint.pth.tar "
+    names += "checkpoint_previous.pth.tar model_best.pth.tar"
     found = {each.name for each in (undisturbed / NAME).iterdir()}
     events = {name for name in found if name.startswith("events.out.tfevents")}
     assert found == {*names.split(), *events}
@@ -76,7 +76,17 @@ def test_a_run_writes_what_it_promises(undisturbed):
 
 def test_the_log_tells_the_run(undisturbed):
     said = path(undisturbed, "log.txt").read_text().splitlines()
-    beginnings = ["device ", "network ", "SimAM ", "parameters ", "FLOPs ", "data ", "run folder "]
+    beginnings = [
+        "command ",
+        "started ",
+        "device ",
+        "network ",
+        "SimAM ",
+        "parameters ",
+        "FLOPs ",
+        "data ",
+        "run folder ",
+    ]
     expected = beginnings.copy()
     for epoch, line in enumerate(metrics(undisturbed), 1):
         numbers = r"  loss \d\.\d{4}  acc@1 \d+\.\d\d  \d+\.\d images/s  "
@@ -221,7 +231,7 @@ def test_what_a_run_can_not_go_on_with_is_refused(copied, digits, tmp_path, caps
     assert "was trained on other class folders" in capsys.readouterr().err
     for more in (["--optimizer", "adamw"], ["--no-wd-norm-bias"]):
         assert run(digits, root, "--epochs", 4, "--resume", "auto", *more) == 2
-        assert "another --optimizer or --no-wd-norm-bias" in capsys.readouterr().err
+        assert "another --optimizer, --no-wd-norm-bias, --freeze" in capsys.readouterr().err
 
     published = tmp_path / "published.pth"
     torch.save({"epoch": 90, "state_dict": load(root)["state_dict"]}, published)
@@ -241,7 +251,7 @@ def test_what_a_run_can_not_go_on_with_is_refused(copied, digits, tmp_path, caps
     ):
         assert run(digits, tmp_path / "new", "--resume", stopped, option, value) == 2
         assert (
-            f"stands within epoch 0 with {name} {was}, this run has {value}; go on with the same"
+            f"stands within epoch 1 with {name} {was}, this run has {value}; go on with the same"
             in capsys.readouterr().err
         )
     image = others / "train" / "0" / "000.png"
@@ -249,7 +259,7 @@ def test_what_a_run_can_not_go_on_with_is_refused(copied, digits, tmp_path, caps
         (others / split / "3").rename(others / split / "2")
     image.rename(image.with_name("renamed.png"))
     assert run(others, tmp_path / "new", "--resume", stopped) == 2
-    assert "stands within epoch 0 with checksum " in capsys.readouterr().err
+    assert "stands within epoch 1 with checksum " in capsys.readouterr().err
     torch.save(load(tmp_path / "stopped") | {"step": -1}, tmp_path / "made.pth.tar")
     assert run(digits, tmp_path / "new", "--resume", tmp_path / "made.pth.tar") == 2
     assert "is damaged: its step is no such thing" in capsys.readouterr().err
@@ -260,7 +270,7 @@ def test_a_run_that_is_done_says_so(undisturbed, digits, tmp_path, capsys):
     done = path(undisturbed)
     assert run(digits, tmp_path, "--epochs", 2, "--resume", done) == 0
     said = capsys.readouterr().out
-    assert "done        all epochs, and before; more --epochs go on\n" in said
+    assert "done        3 epochs, --epochs 2 asks for no more; a larger one goes on\n" in said
     assert "--epochs 2 (was 3)" in said  # also where the checkpoint is another folder's
     assert not path(tmp_path).exists()
 

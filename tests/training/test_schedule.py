@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from utils.config import Optim
-from utils.training.schedule import lr_at
+from utils.training.schedule import lr_at, scaling_hint
 
 
 def test_step_schedule_by_value():
@@ -51,3 +51,22 @@ def test_a_shortened_cifar_schedule_keeps_its_shape():
     optim = Optim(lr=1.0, sched="iterations", iterations=8)
     values = [lr_at(optim, epoch, step, 3) for epoch in range(3) for step in range(3)]
     assert values == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 3)
+
+
+@pytest.mark.parametrize(
+    ("lr", "batch_size", "gives"),
+    [
+        *((0.1, 256, None), (0.1, 128, None), (0.05, 256, None), (0.001, 16, None)),
+        *((0.1, 16, "0.00625"), (0.1, 64, "0.025"), (0.5, 256, "0.1"), (0.1, 1024, "0.4")),
+    ],
+)
+def test_linear_scaling_is_named_where_it_is_far_off(lr, batch_size, gives):
+    hint = scaling_hint(Optim(lr=lr), batch_size)
+    if gives is None:
+        assert hint == []
+    else:
+        (line,) = hint
+        assert line.startswith(f"hint        --lr {lr:g} for {batch_size} images a step: ")
+        assert f" gives {gives}" in line
+        assert ("explode" in line) == (batch_size < 1024)
+    assert scaling_hint(Optim(optimizer="adamw", lr=0.1), 16) == []

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
 from ..errors import UsageError, reason
-from .places import Place, file
+from .places import Place
 from .preparation import Preparation, shorter_side
 
 try:
@@ -175,11 +175,11 @@ def open_image(place: Place, backend: str) -> PillowImage | TurboImage:
     return PillowImage(data)
 
 
-def random_crop(height: int, width: int, rng: Random) -> Crop:
-    """8 to 100 % of the area, 3/4 to 4/3 as wide as high, anywhere; distributed as torchvision's
-    RandomResizedCrop does it: ten tries, then the largest part in the middle."""
+def random_crop(height: int, width: int, rng: Random, least: float = 0.08) -> Crop:
+    """From the share `least` of the area on, 3/4 to 4/3 as wide as high, anywhere; distributed as
+    torchvision's RandomResizedCrop does it: ten tries, then the largest part in the middle."""
     for _ in range(10):
-        area = height * width * rng.uniform(0.08, 1)
+        area = height * width * rng.uniform(least, 1)
         ratio = (3 / 4) ** rng.uniform(-1, 1)
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
@@ -201,20 +201,23 @@ POLICIES = {
 
 
 class TrainTransform:
-    """Random crop, random flip, and what `policy` names.
+    """Random crop of a share of the image from `least` on, flip with probability `hflip`, and what
+    `policy` names.
 
     policy: "imagenet" (AutoAugment's for ImageNet), "ra" (RandAugment), "ta_wide"
     (TrivialAugmentWide), "augmix" (AugMix), with torchvision's defaults; None for nothing.
     """
 
-    def __init__(self, size: int, policy: str | None = None):
-        self.size = size
+    def __init__(
+        self, size: int, policy: str | None = None, least: float = 0.08, hflip: float = 0.5
+    ):
+        self.size, self.least, self.hflip = size, least, hflip
         self.augment = policy and POLICIES[policy]()
 
     def __call__(self, image: PillowImage | TurboImage, rng: Random) -> torch.Tensor:
-        crop = random_crop(image.height, image.width, rng)
+        crop = random_crop(image.height, image.width, rng, self.least)
         pixels = image.resized(crop, self.size, self.size)
-        if rng.random() < 0.5:
+        if rng.random() < self.hflip:
             pixels = pixels.flip(2)
         if self.augment is None:
             return pixels
@@ -245,13 +248,13 @@ def is_strip(height: int, width: int) -> bool:
     return max(height, width) > 32 * min(height, width)
 
 
-def load_image(path: str, preparation: Preparation) -> torch.Tensor:
-    """The image in the file `path` as an evaluation sees it, uint8 (3, H, W), by Pillow.
+def load_image(place: Place, preparation: Preparation) -> torch.Tensor:
+    """The image at `place` as an evaluation sees it, uint8 (3, H, W), by Pillow.
 
     Raises UsageError for what can't be read.
     """
     try:
         transform = EvalTransform(preparation.centre_crop, preparation.shorter_side)
-        return transform(open_image(file(path), "pil"))
+        return transform(open_image(place, "pil"))
     except Exception as error:  # a damaged file makes Pillow raise almost anything
-        raise UsageError(f"can't read image {path} ({reason(error)})") from None
+        raise UsageError(f"can't read image {place} ({reason(error)})") from None

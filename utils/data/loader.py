@@ -282,7 +282,7 @@ def train_loader(
     normalise = Normalise(dist.device, dtype=dtype)
     if data.synthetic:
         return SyntheticLoader(batches, data.image_size, len(listing.classes), normalise)
-    transform = TrainTransform(data.image_size, data.auto_augment)
+    transform = TrainTransform(data.image_size, data.auto_augment, data.crop_scale, data.hflip)
     decoder = choose_backend(data.image_backend, "turbo")
     dataset = ImageDataset(listing, transform, seed, decoder, data.skip_bad_images)
     return DeviceLoader(dataset, batches, dist.workers(data.workers), normalise, report)

@@ -8,6 +8,7 @@ import signal
 import sys
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is not on Windows
+ENDED = "stopped without saving"
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
@@ -60,7 +61,7 @@ def end_when_asked() -> None:
 
     def end(signum: int, _frame) -> None:
         if "TORCHELASTIC_RUN_ID" not in os.environ:  # a launcher says why it ends the others
-            print("stopped without saving", file=sys.stderr)
+            print("interrupted" if signum == signal.SIGINT else ENDED, file=sys.stderr)
         sys.exit(128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM))
 
     for number in SIGNALS:

@@ -1,6 +1,6 @@
 """One epoch of training, and evaluation."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class Learner:
 
     model: wrapped for its processes, see `Dist.wrap`. average: a moving average of its weights,
     brought up to date after each step. norm_every: steps between looks at the gradient's norm,
-    None for none.
+    None for none. frozen: parts of the network that stay in evaluation.
     """
 
     model: nn.Module
@@ -55,6 +55,7 @@ class Learner:
     dist: Dist
     average: AveragedModel | None = None
     norm_every: int | None = None
+    frozen: Sequence[nn.Module] = ()
 
     def __post_init__(self):
         self.scaler = self.precision.scaler()
@@ -77,10 +78,12 @@ def train_one_epoch(
     model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
     clip_grad = learner.optim.clip_grad
     model.train()
+    for module in learner.frozen:
+        module.eval()
     parameters = [each for each in model.parameters() if each.requires_grad]
     for step, (images, targets) in enumerate(batches, first_step):
         for group in optimizer.param_groups:
-            group["lr"] = lr_at_step(step)
+            group["lr"] = lr_at_step(step) * group.get("lr_scale", 1)
         optimizer.zero_grad()
         compute_gradients(learner, images, targets, totals)
         look = learner.norm_every and (step + 1) % learner.norm_every == 0

@@ -9,6 +9,7 @@ from torch import nn
 from ..data.listing import Listing
 from ..data.loader import Loader
 from ..processes.dist import Dist
+from ..report.outcomes import Outcomes, Recorder
 from .engine import Precision, evaluate
 from .log import Progress
 from .metrics import Totals
@@ -57,6 +58,21 @@ def matched(
     if subset:
         return nn.Sequential(model, Chosen(outputs)), listing
     return model, listing._replace(targets=np.array(outputs)[listing.targets])
+
+
+def outcomes_of(
+    recorder: Recorder, images: Listing, loader: Loader, dist: Dist, names: Sequence[str]
+) -> Outcomes:
+    """What `recorder` kept of an evaluation over `loader`, of all processes.
+
+    images: whose targets are among the outputs called `names`.
+    """
+    own = torch.cat(recorder.kept)
+    rows = own.new_zeros(len(images.images), own.shape[1])
+    rows[loader.batches.indices.start :: loader.batches.indices.step] = own
+    rows = dist.sum(rows).cpu().numpy()
+    answers = rows[:, :-1].astype(int)
+    return Outcomes(images.images, images.targets, answers, rows[:, -1], names)
 
 
 def accuracy_line(metrics: Mapping[str, float], classes: int) -> str:

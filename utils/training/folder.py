@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoints import Checkpoint, CheckpointError
-from ..errors import UsageError, one_line
+from ..errors import UsageError
 
 LATEST = "checkpoint.pth.tar"
 PREVIOUS = "checkpoint_previous.pth.tar"
 BEST = "model_best.pth.tar"
+# of what args.json holds, what says nothing of what is learnt, or says it again
+ASIDE = (
+    *("attention_type", "ckpt", "class_names", "device", "dist_backend", "evaluate", "gpu", "list"),
+    *("name", "num_classes", "parallel", "print_freq", "profile", "resume", "save_every_minutes"),
+    *("real_labels", "report", "save_weights", "starts", "subset_outputs", "top", "tta"),
+    *("val_images", "workers", "worst"),
+)
+FIRST = ("arch", "attention", "attention_param", "lr", "batch_size", "epochs")
 
 
 class Found(NamedTuple):
@@ -51,23 +59,34 @@ def find_checkpoint(resume: str | None, folder: str) -> Found:
     inside = resume and os.path.realpath(resume).startswith(os.path.realpath(folder) + os.sep)
     if kept and not inside:
         raise UsageError(
-            f"{folder} already holds a run; go on with --resume auto, or give another --ckpt"
+            f"{folder} already holds a run; go on with --resume auto, or give another --name"
         )
     return Found(Checkpoint(resume) if resume else None, [])
 
 
-def changed_options(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> list[str]:
-    """A line on the options in which `settings` are not those of the checkpoint's run, if any."""
+def settings_beside(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the args.json in the checkpoint's folder holds, an empty list of "starts" where it is
+    of an earlier version; {} where there is none."""
     try:
-        old = dict(json.loads(Path(checkpoint.path).with_name("args.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return []
-    changed = [
-        f"--{name.replace('_', '-')} {value} (was {old[name]})"
-        for name, value in settings.items()
-        if name in old and old[name] != value and name not in ("resume", "ckpt", "device")
-    ]
-    return [one_line(f"changed     {', '.join(changed)}")] if changed else []
+        settings = json.loads(Path(checkpoint.path).with_name("args.json").read_text())
+        return {**settings, "starts": list(settings.get("starts", []))}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The options of both with other values: the old and the new one of each."""
+    return {
+        name: (old[name], value)
+        for name, value in new.items()
+        if name in old and old[name] != value and name not in ("resume", "ckpt", "name", "device")
+    }
+
+
+def telling(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of an args.json that tell runs apart, what people look at first."""
+    names = [*FIRST, *(name for name in settings if name not in FIRST + ASIDE)]
+    return {name: settings[name] for name in names if name in settings}
 
 
 def _first_whole(paths: list[str], folder: str) -> Found:

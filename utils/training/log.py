@@ -1,24 +1,28 @@
-"""What a run says: on the console, in log.txt, metrics.jsonl and TensorBoard."""
+"""What a run says: on the console, in log.txt, metrics.jsonl and .csv, and TensorBoard."""
 
 import json
 import os
+import re
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
-from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from ..data.batches import EvalBatches, TrainBatches
 from ..disk import append_line, read_entries, write_atomically
 from ..errors import UsageError, one_line
 from ..processes.lock import FolderLock
+from ..report.pictures import captioned
+from .board import Board
+
+METRICS, TABLE = "metrics.jsonl", "metrics.csv"
+MARGIN = 3  # beside a bar: a terminal shows Ctrl-C as ^C, on the same line if it fits
+SPLIT = re.compile("^(train|val_ema|val)_")  # of a number's name
 
 
 class RunLog:
@@ -26,7 +30,8 @@ class RunLog:
 
     quiet: only warnings, as from every process but the main one. first_epoch: where the run goes
     on; metrics from there on are taken back, they will come again. settings: what args.json
-    holds. Raises UsageError where the folder can't be written.
+    holds. seen: training images until then, see `Board`. Raises UsageError where the folder can't
+    be written.
     """
 
     def __init__(
@@ -35,34 +40,51 @@ class RunLog:
         quiet: bool = False,
         first_epoch: int = 0,
         settings: Mapping[str, Any] | None = None,
+        seen: int = 0,
     ):
         self.quiet, self.folder, self.settings = quiet, folder, dict(settings or {})
         self.failed: set[str] = set()
-        self.tensorboard = self.lock = None
+        self.columns: list[str] = []
+        self.board = self.lock = None
         if folder and not quiet:
             try:
-                self._open(first_epoch)
+                self._open(first_epoch, seen)
             except OSError as error:
                 raise UsageError(f"can't write to run folder {folder}: {error}") from None
 
-    def _open(self, first_epoch: int) -> None:
+    def _open(self, first_epoch: int, seen: int) -> None:
         os.makedirs(self.folder, exist_ok=True)
         self.lock = FolderLock(self.folder)
-        settings = json.dumps(self.settings, indent=2)
-        write_atomically(settings.encode(), os.path.join(self.folder, "args.json"))
-        self._forget_from(first_epoch)
-        _leave_writers_errors_to_the_next_call()
+        write_atomically(json.dumps(self.settings, indent=2).encode(), self._path("args.json"))
+        if os.path.exists(self._path(METRICS)):
+            kept = [
+                each for each in read_entries(self._path(METRICS)) if each["epoch"] < first_epoch
+            ]
+            self._rewrite(kept)
         try:
-            self.tensorboard = SummaryWriter(self.folder, purge_step=first_epoch)
+            failed = partial(self._note_failure, "TensorBoard events")
+            self.board = Board(self.folder, seen, failed)
+            self.board.begin(self.settings)
         except UnicodeEncodeError:
             self.warn("no TensorBoard events: it knows no folder whose name is not UTF-8")
 
-    def _forget_from(self, epoch: int) -> None:
-        path = os.path.join(self.folder, "metrics.jsonl")
-        if os.path.exists(path):
-            kept = [entry for entry in read_entries(path) if entry["epoch"] < epoch]
-            lines = "".join(json.dumps(entry) + "\n" for entry in kept)
-            write_atomically(lines.encode(), path)
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def _rewrite(self, entries: Sequence[Mapping[str, float]]) -> None:
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+        write_atomically(lines.encode(), self._path(METRICS))
+        self._write_csv(entries)
+
+    def _write_csv(self, entries: Sequence[Mapping[str, float]]) -> None:
+        """The same for spreadsheets; a number that an epoch does not have is an empty cell."""
+        self.columns = list(dict.fromkeys(name for entry in entries for name in entry))
+        rows = [
+            self.columns,
+            *([entry.get(each, "") for each in self.columns] for entry in entries),
+        ]
+        text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+        write_atomically(text.encode(), self._path(TABLE))
 
     def line(self, text: str, console: bool = True) -> None:
         """One line on the console (above a progress bar) and in log.txt."""
@@ -83,58 +105,39 @@ class RunLog:
         tqdm.write(text, file=sys.stderr)
         self._append("log.txt", text)
 
-    def metrics(self, values: Mapping[str, float]) -> None:
-        """One epoch's numbers, with their "epoch": a line in metrics.jsonl, TensorBoard scalars."""
+    def metrics(self, values: Mapping[str, float], seen: int) -> None:
+        """One epoch's numbers, with their "epoch", when `seen` training images were: a line in
+        metrics.jsonl, a row in metrics.csv, TensorBoard's curves."""
         if self.quiet:
             return
-        self._append("metrics.jsonl", json.dumps(values))
-        for name, value in values.items():
-            if name != "epoch":
-                self.scalar(name.replace("_", "/", 1), value, values["epoch"])
-        self._show(SummaryWriter.flush)
+        self._append(METRICS, json.dumps(values))
+        if list(values) == self.columns:
+            self._append(TABLE, ",".join(map(str, values.values())))
+        elif self.folder:
+            try:
+                self._write_csv(read_entries(self._path(METRICS)))
+            except OSError as error:
+                self._note_failure(TABLE, error)
+        tags = {SPLIT.sub(r"\1/", name): value for name, value in values.items()}
+        self.curves({tag: value for tag, value in tags.items() if tag != "epoch"}, seen)
+        if self.board:
+            self.board.flush()
 
-    def scalar(self, tag: str, value: float | None, epoch: int) -> None:
-        """A number for TensorBoard alone; None for nothing."""
-        if value is not None:
-            self._show(SummaryWriter.add_scalar, tag, value, epoch)
+    def curves(self, values: Mapping[str, float | None], seen: int) -> None:
+        """Numbers for TensorBoard alone, by tag; None for nothing."""
+        if self.board:
+            self.board.scalars(values, seen)
 
-    def images(self, tag: str, images: torch.Tensor) -> None:
+    def picture(self, tag: str, images: torch.Tensor, captions: Sequence[str], seen: int) -> None:
         """uint8 images (N, 3, H, W), on any device, for TensorBoard alone."""
-        if self.tensorboard:
-            self._show(SummaryWriter.add_image, tag, make_grid(images.cpu(), nrow=4))
-
-    def result(self, metrics: Mapping[str, float]) -> None:
-        """The run's final numbers, beside its settings in TensorBoard's table of runs."""
-        said = self.settings.items()
-        plain = {name: value for name, value in said if isinstance(value, bool | int | float)}
-        texts = {name: text for name, text in said if isinstance(text, str)}
-        plain |= {k: text.encode(errors="backslashreplace").decode() for k, text in texts.items()}
-        numbers = {f"final/{name}": value for name, value in metrics.items()}
-
-        def add(writer: SummaryWriter) -> None:
-            # SummaryWriter.add_hparams would begin another file
-            for summary in hparams(plain, numbers):
-                writer.file_writer.add_summary(summary)
-            for tag, value in numbers.items():
-                writer.add_scalar(tag, value)
-
-        self._show(add)
-
-    def _show(self, add: Callable, *arguments, **more) -> None:
-        """Call SummaryWriter's `add`, where there is one."""
-        if not self.tensorboard:
-            return
-        try:
-            add(self.tensorboard, *arguments, **more)
-        except OSError as error:
-            self._note_failure("TensorBoard events", error)
-            self.tensorboard = None  # its writing thread has ended; metrics.jsonl goes on
+        if self.board:
+            self.board.image(tag, captioned(images.cpu(), captions), seen)
 
     def _append(self, name: str, text: str) -> None:
         if not self.folder:
             return
         try:
-            append_line(os.path.join(self.folder, name), text)
+            append_line(self._path(name), text)
         except OSError as error:
             self._note_failure(name, error)
 
@@ -145,21 +148,10 @@ class RunLog:
             print(f"warning: can't write {name}: {error}", file=sys.stderr)
 
     def close(self) -> None:
-        self._show(SummaryWriter.close)
+        if self.board:
+            self.board.close()
         if self.lock:
             self.lock.release()
-
-
-def _leave_writers_errors_to_the_next_call() -> None:
-    """Say nothing of an error in TensorBoard's writing thread: the next call raises it again."""
-    before = threading.excepthook
-
-    def hook(failed) -> None:
-        ours = "tensorboard" in type(failed.thread).__module__
-        if failed.exc_type is not OSError or not ours:
-            before(failed)
-
-    threading.excepthook = hook
 
 
 class Progress:
@@ -184,14 +176,28 @@ class Progress:
         self.bar = None
         if sys.stderr.isatty() and not log.quiet:
             self.bar = tqdm(
-                total=self.steps, initial=first_step, desc=title, leave=False, unit="batch"
+                total=self.steps,
+                initial=first_step,
+                desc=title,
+                leave=False,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining}{postfix}",
+                ncols=_columns(),
             )
 
     def advance(self, done: int) -> bool:
         """Move the bar to `done` steps; True where it is time to fetch numbers and `show` them."""
         if self.bar:
+            self._fit(_columns())
             self.bar.update(done - self.bar.n)
         return done % self.print_freq == 0 or done == self.steps
+
+    def _fit(self, columns: int) -> None:
+        """Make the bar as wide as the terminal, which broke it where it became too narrow."""
+        rows = (self.bar.ncols - 1) // (columns + MARGIN)
+        if columns < self.bar.ncols:
+            sys.stderr.write((f"\x1b[{rows}A" if rows else "") + "\r\x1b[J")
+            self.bar.sp = self.bar.status_printer(self.bar.fp)  # which knew how long the line was
+        self.bar.ncols = columns
 
     def show(self, done: int, means: Mapping[str, float]) -> None:
         """Say that `done` steps are done, with their `means` (see `Totals.means`)."""
@@ -202,7 +208,8 @@ class Progress:
         if self.classes > 5:
             numbers += f"  acc@5 {means['acc5']:.2f}"
         if self.bar:
-            self.bar.set_postfix_str(f"{numbers}  {speed}")
+            short = f"loss {means['loss']:.3g}, {means['acc1']:.1f} %, {images / seconds:.0f}/s"
+            self.bar.set_postfix_str(short)
         left = timedelta(
             seconds=round(seconds * (self.steps - done) / max(done - self.first_step, 1))
         )
@@ -218,3 +225,10 @@ class Progress:
     def __exit__(self, *_exception) -> None:
         if self.bar:
             self.bar.close()
+            sys.stderr.write("\x1b[K")  # and what the terminal wrote beside it, such as ^C
+            sys.stderr.flush()
+
+
+def _columns() -> int:
+    """How wide a bar may be, now."""
+    return os.get_terminal_size(sys.stderr.fileno()).columns - MARGIN

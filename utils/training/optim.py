@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..checkpoints.formats import CheckpointError, is_stored
 from ..config import Optim
+from .finetuning import backbone
 
 # what each keeps of a weight
 STATES = {
@@ -20,14 +21,10 @@ STATES = {
 def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     """PyTorch's SGD or AdamW for `model`, which is in its place, updating all in one pass.
 
-    momentum and nesterov are SGD's; AdamW keeps PyTorch's betas. no_wd_norm_bias: biases and the
-    weights of norms are all that has one dimension.
+    momentum and nesterov are SGD's; AdamW keeps PyTorch's betas. Weights that need no gradient are
+    left out. A group's "lr_scale", where it has one, is to be multiplied with its learning rate.
     """
-    groups = [{"params": list(model.parameters())}]
-    if optim.no_wd_norm_bias:
-        flat = [each for each in model.parameters() if each.dim() <= 1]
-        others = [each for each in model.parameters() if each.dim() > 1]
-        groups = [{"params": others}, {"params": flat, "weight_decay": 0.0}]
+    groups = _groups(model, optim)
     settings = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": True}
     if optim.optimizer == "adamw":
         return torch.optim.AdamW(groups, **settings)
@@ -35,6 +32,22 @@ def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     sgd = torch.optim.SGD(groups, **settings)
     _begin_momentum(sgd)
     return sgd
+
+
+def _groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
+    """The weights in groups that are updated alike, that of the first weight first.
+
+    no_wd_norm_bias: biases and the weights of norms are all that has one dimension.
+    """
+    groups = {}
+    slower = tuple(f"{name}." for name in backbone(model)) if optim.backbone_lr is not None else ()
+    for name, each in model.named_parameters():
+        if each.requires_grad:
+            own = {"weight_decay": 0.0} if optim.no_wd_norm_bias and each.dim() <= 1 else {}
+            if name.startswith(slower):
+                own["lr_scale"] = optim.backbone_lr
+            groups.setdefault(tuple(own.items()), {"params": [], **own})["params"].append(each)
+    return list(groups.values())
 
 
 def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
@@ -59,8 +72,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], p
         (each.keys(), each["params"]) for each in like
     ]:
         raise CheckpointError(
-            f"checkpoint {path} was trained with another --optimizer or --no-wd-norm-bias; "
-            "go on with the same"
+            f"checkpoint {path} was trained with another --optimizer, --no-wd-norm-bias, --freeze "
+            "or --backbone-lr; go on with the same"
         )
     _check_state(optimizer, state, path)
     optimizer.load_state_dict(state)

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,28 +11,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from networks.attentions import how_computed
 from networks.init import zero_init_residual
 
 from ..checkpoints import Checkpoint
 from ..checkpoints.checkpoint import AVERAGE
 from ..checkpoints.formats import save_atomically
-from ..config import Config, Network
-from ..data.loader import Batch, Loader
+from ..config import Config
+from ..data.classes import shown_names
+from ..data.loader import Loader
 from ..data.seed import choose_seed, seed_all
 from ..errors import UsageError
-from ..processes.dist import Dist, devices_in_words
+from ..processes.dist import Dist
 from ..processes.signals import Stopped, StopRequest
+from .board import BEST as BEST_ACC1
 from .compiling import warm_up
-from .complexity import count_flops, count_parameters
 from .engine import DTYPES, Learner, Precision, train_one_epoch
 from .evaluation import accuracy_line, evaluate_with_progress
-from .folder import BEST, LATEST, NOTHING, PREVIOUS, Found, changed_options
+from .finetuning import freeze
+from .folder import BEST, LATEST, NOTHING, PREVIOUS, Found, changed_options, settings_beside
+from .header import Origin, header
 from .log import Progress, RunLog
 from .metrics import Totals
 from .optim import MovingAverage, load_optimizer, make_optimizer
+from .pace import Pace
 from .profiling import step_profiler
-from .schedule import lr_at
+from .samples import Samples, SpreadSample
+from .schedule import lr_at, scaling_hint
 from .state import DataFacts, State, checked, facts_of
 
 # what must be the same for a run to go on within an epoch
@@ -84,14 +88,21 @@ class Run:
         dist.check_same(self.facts)
         if checkpoint:
             self._go_on(checkpoint, said)
-            where = f"epoch {self.epoch + 1}, step {self.step + 1}"
-            notes = notes + [f"resumed     {checkpoint.path}: {where}"]
-        settings = config.options | asdict(config.network) | {"images": data.images}
-        self.notes = notes + (changed_options(checkpoint, settings) if checkpoint else [])
-        self.log = RunLog(config.folder, not dist.is_main, self.epoch, settings)
+            notes = notes + [f"resumed     {checkpoint.path}, after {self.where}"]
+        settings = config.options | asdict(config.network)
+        settings |= {"images": data.images, "seed": self.seed}
+        # an earlier version did not say the seed that it drew
+        earlier = settings_beside(checkpoint) | {"seed": said.get("seed")} if checkpoint else {}
+        self.origin = Origin.now(changed_options(earlier, settings))
+        self.notes = notes + self.origin.changes
+        settings["starts"] = [*earlier.get("starts", []), asdict(self.origin)]
+        self.log = RunLog(config.folder, not dist.is_main, self.epoch, settings, self.seen)
+        names = shown_names(data.classes, config.network.num_classes)
+        self.samples = Samples(self.log, names)
 
     def _new_learner(self) -> Learner:
         optim, machine = self.config.optim, self.config.machine
+        freeze(self.model, optim.freeze)
         return Learner(
             self.model,
             make_optimizer(self.model, optim),
@@ -110,6 +121,17 @@ class Run:
         facts = facts_of(self.config, self.data)
         return facts | {"seed": self.seed, "batch_size": batch_size}
 
+    @property
+    def where(self) -> str:
+        """What is done of the run, as a person counts."""
+        return f"epoch {self.epoch + 1}, step {self.step}" if self.step else f"epoch {self.epoch}"
+
+    @property
+    def seen(self) -> int:
+        """How many training images were seen; an epoch that is done counts as all of them."""
+        images = self.data.images
+        return self.epoch * images + min(self.step * self.facts["batch_size"], images)
+
     def path(self, name: str) -> str:
         return os.path.join(self.config.folder, name)
 
@@ -121,7 +143,7 @@ class Run:
         for name in WITHIN_EPOCH if state.step else ():
             if said.get(name, self.facts[name]) != self.facts[name]:
                 raise checkpoint.refusal(
-                    f"stands within epoch {state.epoch} with {name} {said[name]}, "
+                    f"stands within epoch {state.epoch + 1} with {name} {said[name]}, "
                     f"this run has {self.facts[name]}; go on with the same"
                 )
         checkpoint.load_into(self.model)
@@ -191,28 +213,31 @@ class Run:
         or SIGUSR1 to any process, with the state saved; UsageError for a loss that is not finite,
         an image that can't be decoded, and a last save that failed.
         """
-        self.train_loader, self.val_loader = train, val
+        self.train_loader = train
+        self.val_loader = SpreadSample(val) if self.dist.is_main else val
         if self.dist.is_main:
             for begun in Path(self.config.folder).glob("*.pth.tar.tmp-*"):  # by a killed run
                 begun.unlink(missing_ok=True)
         stopping = StopRequest(torch.distributed.is_torchelastic_launched())
         try:
             size = self.data.preparation.centre_crop
+            self.log.lines(self.origin.lines)
             self.log.lines(header(self.model, self.config.network, self.dist, size))
             self.log.lines(about)
             self.log.lines([f"run folder  {self.config.folder}", *self.notes])
+            self.log.lines(scaling_hint(self.config.optim, self.facts["batch_size"]))
             self._wrap()
             steps = self.config.machine.profile if self.dist.is_main else None
             profiling = step_profiler(steps, self.config.folder, self.dist.device, self.log.line)
             with stopping as self.stop, profiling as self.profiler:
                 if self.epoch >= self.config.optim.epochs:
-                    self.log.line("done        all epochs, and before; more --epochs go on")
+                    asked = f"--epochs {self.config.optim.epochs} asks for no more"
+                    self.log.line(f"done        {self.epoch} epochs, {asked}; a larger one goes on")
                 while self.epoch < self.config.optim.epochs:
                     self._one_epoch()
             if self.unsaved:
                 raise UsageError(f"can't save {self.path(LATEST)}: {self.unsaved}")
             self.log.line(f"best Acc@1  {self.best_acc1:.3f}, {self.path(BEST)}")
-            self.log.result({"best_acc1": self.best_acc1})
         finally:
             self.log.close()
 
@@ -222,6 +247,8 @@ class Run:
         if machine.compile:
             self.model.compile(dynamic=False)
         self.learner.model = self.dist.wrap(self.model, machine.sync_bn)
+        # of the modules that are there now: --sync-bn puts others in the place of norms
+        self.learner.frozen = freeze(self.model, self.config.optim.freeze)
         if machine.compile:
             sizes = self.train_loader.batches.sizes, self.val_loader.batches.sizes
             seconds = warm_up(self.learner, *sizes, self.config.data.image_size)
@@ -247,8 +274,9 @@ class Run:
         metrics["seconds"] = before + time.perf_counter() - started
         if self.learner.scaler.is_enabled():
             metrics["skipped_steps"] = on_train["skipped"]
-        self.log.metrics(metrics)
-        self.log.scalar("grad_norm", on_train["grad_norm"], self.epoch)
+        acc1 = list(results.values())[-1]["acc1"]
+        self.log.metrics(metrics, self.seen)
+        self.log.curves({BEST_ACC1: max(acc1, self.best_acc1)}, self.seen)
         self.log.line(
             f"Epoch {self.epoch + 1}/{self.config.optim.epochs}  lr {metrics['lr']:.6g}  "
             f"train loss {on_train['loss']:.4f} acc@1 {on_train['acc1']:.2f}  "
@@ -260,7 +288,11 @@ class Run:
         self.log.line(accuracy_line(results["val"], classes))
         if self.learner.average:
             self.log.line(f"{accuracy_line(results['val_ema'], classes)} (average)")
-        self._advance(list(results.values())[-1]["acc1"])
+        if self.dist.is_main and self.epoch + 1 == self.config.optim.epochs:
+            average = self.learner.average
+            judged = average.module if average else self.model
+            self.samples.predictions(judged, self.learner.precision, self.val_loader, self.seen)
+        self._advance(acc1)
 
     def _lr_at(self, step: int) -> float:
         return lr_at(self.config.optim, self.epoch, step, len(self.train_loader))
@@ -269,6 +301,7 @@ class Run:
         first_step, before, started = self.step, self.seconds, time.perf_counter()
         title = f"Epoch {self.epoch + 1}/{self.config.optim.epochs}"
         progress = self._progress(title, self.train_loader, first_step)
+        pace = Pace(Totals(self.dist.sum(self.totals.sums)))
 
         def after_step(done: int, totals: Totals) -> None:
             self.step, self.seconds = done, before + time.perf_counter() - started
@@ -279,7 +312,11 @@ class Run:
                 bad_batch = totals.first_bad_batch()
                 if bad_batch is not None:
                     raise self._diverged(bad_batch // self.config.optim.accumulate)
-                progress.show(done, Totals(self.dist.sum(totals.sums)).means())
+                whole = Totals(self.dist.sum(totals.sums))
+                progress.show(done, whole.means())
+                numbers = {"lr": self._lr_at(done - 1), **pace.look(whole)}
+                tags = {f"step/{name}": value for name, value in numbers.items()}
+                self.log.curves(tags, self.seen)
             if signum:
                 raise self._stopped(signum)
             if save_due:
@@ -287,7 +324,9 @@ class Run:
 
         self.train_loader.batches.start(self.epoch, first_step)
         with progress:
-            batches = self._with_first_shown(self.train_loader)
+            batches = pace.timed(self.train_loader)
+            if self.epoch == first_step == 0:
+                batches = self.samples.first_of(batches, self.train_loader.normalise)
             try:
                 return train_one_epoch(
                     self.learner, batches, self.totals, self._lr_at, first_step, after_step
@@ -303,13 +342,6 @@ class Run:
     def _progress(self, title: str, loader: Loader, first_step: int = 0) -> Progress:
         print_freq, classes = self.config.machine.print_freq, self.config.network.num_classes
         return Progress(self.log, title, loader.batches, print_freq, classes, first_step)
-
-    def _with_first_shown(self, loader: Loader) -> Iterator[Batch]:
-        """The loader's batches; the first of the run goes to TensorBoard."""
-        for images, targets in loader:
-            if self.epoch == self.step == 0:
-                self.log.images("first batch", loader.normalise.undo(images[:16]))
-            yield images, targets
 
     def _evaluate(self, evaluated: nn.Module, title: str) -> dict[str, float]:
         def after_step(done: int) -> None:
@@ -352,28 +384,9 @@ class Run:
         self.save()
         # launchers soon kill the others when one has left, and the main one may still be writing
         self.dist.wait()
-        where = f"epoch {self.epoch + 1}, step {self.step} of {len(self.train_loader)}"
+        where = f"{self.where} of {len(self.train_loader)}"
         if self.unsaved:
             return Stopped(
                 signum, f"stopped after {where}, which could not be saved: {self.unsaved}"
             )
         return Stopped(signum, f"stopped after {where}; {self.goes_on}")
-
-
-def header(model: nn.Module, network: Network, dist: Dist, size: int) -> list[str]:
-    """The lines that every run begins with; size: of its images, in pixels a side."""
-    param = network.attention_param
-    attention = network.attention + ("" if param is None else f" (parameter {param:g})")
-    try:
-        flops = f"{count_flops(model, size) / 1e9:.2f} G (multiply-adds at {size}x{size}, thop)"
-    except ImportError as error:
-        flops = f"not counted, without thop ({error})"
-    simam = [f"SimAM       {how_computed(dist.device)}"]
-    lone = " alone: every answer is right" if network.num_classes == 1 else ""
-    return [
-        f"device      {devices_in_words(dist)}",
-        f"network     {network.arch}, attention {attention}, {network.num_classes} classes{lone}",
-        *(simam if network.attention == "simam" else []),
-        f"parameters  {count_parameters(model) / 1e6:.2f} M",
-        f"FLOPs       {flops}",
-    ]

@@ -24,3 +24,18 @@ def lr_at(optim: Optim, epoch: int, step: int = 0, steps: int = 1) -> float:
     if epoch < optim.warmup_epochs:
         value *= (epoch + (step + 1) / steps) / optim.warmup_epochs
     return value
+
+
+def scaling_hint(optim: Optim, batch_size: int) -> list[str]:
+    """A line for the log where SGD's learning rate is four times off, or more, that of linear
+    scaling: 0.1 for 256 images a step (Goyal et al. 2017). A lower one is told of large batches
+    only: fine-tuning wants it."""
+    scaled = 0.1 * batch_size / 256
+    low = batch_size >= 1024 and optim.lr <= scaled / 4
+    if optim.optimizer != "sgd" or not (low or optim.lr >= 4 * scaled):
+        return []
+    why = "" if low else ", and more may make the loss explode"
+    return [
+        f"hint        --lr {optim.lr:g} for {batch_size} images a step: linear scaling, from 0.1 "
+        f"for 256, gives {scaled:.3g}{why}"
+    ]

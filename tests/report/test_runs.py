@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from utils.report.finished_runs import read_finished
+from utils.report.runs import read_finished
 
-EPOCHS = [json.dumps({"epoch": n, "val_acc1": 90.5 + n, "val_acc5": 99}) for n in range(2)]
+LOSSES = {"train_loss": 0.2, "val_loss": 0.3, "train_acc1": 95}
+EPOCHS = [json.dumps({"epoch": n, "val_acc1": 90.5 + n, **LOSSES}) for n in range(2)]
 
 
 def test_a_run_counts_when_all_its_epochs_are_there(tmp_path):

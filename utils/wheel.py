@@ -1,0 +1,14 @@
+"""How the wheel is built: of the files that there are, not of those that there were."""
+
+import shutil
+
+from setuptools.command.build_py import build_py
+
+
+class FreshBuild(build_py):
+    """setuptools' own, without what an earlier version left in build/, which it would pack too."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
