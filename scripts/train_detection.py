@@ -63,7 +63,7 @@ import torch
 
 from utils.checkpoints import Checkpoint
 from utils.checkpoints.formats import save_atomically
-from utils.config import Machine, run_name
+from utils.config import Machine, Optim, run_name
 from utils.data.batches import TrainBatches
 from utils.data.seed import choose_seed, mix_seed, seed_all
 from utils.detection.average_precision import in_words
@@ -76,9 +76,9 @@ from utils.processes.dist import Dist, devices_in_words
 from utils.processes.ending import exit_code
 from utils.processes.launch import launch, processes_to_start
 from utils.processes.signals import Stopped, StopRequest
-from utils.report.paper import AveragePrecision
 from utils.training.folder import LATEST, PREVIOUS, Found, find_checkpoint
 from utils.training.log import RunLog
+from utils.training.optim import load_optimizer, make_optimizer
 
 
 class Run:
@@ -105,8 +105,7 @@ class Run:
         classes = self.train_images.num_classes
         self.model, notes = make_detector(args, classes, found.checkpoint)
         self.wrapped = dist.wrap(self.model)
-        learning = [each for each in self.model.parameters() if each.requires_grad]
-        self.optimizer = torch.optim.SGD(learning, momentum=0.9, weight_decay=1e-4)
+        self.optimizer = make_optimizer(self.model, Optim(momentum=0.9, weight_decay=1e-4))
         self.epoch, self.step, self.loss = 0, 0, 0.0
         dist.check_same(self.facts)
         if found.checkpoint:
@@ -131,19 +130,20 @@ class Run:
         }
 
     def _go_on(self, checkpoint: Checkpoint) -> None:
-        said = checkpoint.content
-        if not said.keys() >= {*self.facts, "epoch", "step", "loss", "optimizer"}:
+        said, kinds = checkpoint.content, {"epoch": int, "step": int, "loss": float}
+        whole = said.keys() >= {*self.facts, *kinds, "optimizer"}
+        if not whole or any(type(said[name]) is not kind for name, kind in kinds.items()):
             raise checkpoint.refusal("holds no training of a detector; -e evaluates it")
         for name, value in self.facts.items():
             if said[name] != value:
                 raise checkpoint.refusal(f"was trained with {name} {said[name]}, not {value}")
-        self.optimizer.load_state_dict(said["optimizer"])
+        load_optimizer(self.optimizer, said["optimizer"], checkpoint.path)
         self.epoch, self.step = said["epoch"], said["step"]
         self.loss = said["loss"] if self.dist.is_main else 0.0
 
     def save(self) -> None:
         """Write all that the training goes on with; every process must call it."""
-        total = self.dist.sum(torch.tensor(self.loss, dtype=torch.float64)).item()
+        total = self._summed_loss()
         if not self.dist.is_main:
             return
         content = {
@@ -192,9 +192,11 @@ class Run:
                 self.dist.wait()
                 where = f"stopped after epoch {self.epoch + 1}, step {self.step} of {steps}"
                 raise Stopped(signum, f"{where}; the same command with --resume auto goes on")
-        loss = self.dist.sum(torch.tensor(self.loss, dtype=torch.float64)).item()
-        loss /= steps * self.dist.world
-        found = self.evaluate()
+        self.save()  # the evaluation takes a while
+        loss = self._summed_loss() / steps / self.dist.world
+        lr = self.recipe.lr_at(self.epoch, steps - 1, steps)
+        model = self.dist.for_evaluation(self.wrapped)
+        found = evaluate(model, self.val_images, self.dist, self.args.workers, self.args.show_dir)
         metrics = {"epoch": self.epoch, "lr": lr, "train_loss": loss}
         for kind, figures in found.items():
             metrics |= {f"val_{kind}_{name}": value for name, value in asdict(figures).items()}
@@ -221,9 +223,8 @@ class Run:
         self.optimizer.step()
         return loss.item()
 
-    def evaluate(self) -> dict[str, AveragePrecision]:
-        model = self.dist.for_evaluation(self.wrapped)
-        return evaluate(model, self.val_images, self.dist, self.args.workers, self.args.show_dir)
+    def _summed_loss(self) -> float:
+        return self.dist.sum(torch.tensor(self.loss, dtype=torch.float64)).item()
 
 
 def evaluate_alone(args: argparse.Namespace, dist: Dist, folder: str) -> None:
