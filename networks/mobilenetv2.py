@@ -36,6 +36,7 @@ class ConvNormAct(nn.Sequential):
             "2": nn.ReLU6(inplace=True),
         }
         super().__init__(OrderedDict(layers))
+        self.out_channels = conv.out_channels  # by this name torchvision's detectors ask
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():  # no function takes modules there
@@ -77,6 +78,8 @@ class InvertedResidual(nn.Module):
             nn.BatchNorm2d(out_planes),
         )
         self.attn_block = attention(out_planes, slot="block")
+        # by these names torchvision's detectors ask; the second marks where a stage begins
+        self.out_channels, self._is_cn = out_planes, stride > 1
         self.shortcut = None
         if stride == 1 and (project or in_planes == out_planes):
             self.shortcut = strided_shortcut(in_planes, out_planes, stride)

@@ -191,6 +191,27 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(self.inplanes, num_classes)
         init_weights(self)
 
+    def replace_stride_with_dilation(self, layer2: bool, layer3: bool, layer4: bool) -> None:
+        """Keep the resolution in these stages and dilate their 3x3 convolutions from there on, in
+        place: DeepLab's network is that of (False, True, True), as torchvision's argument makes it.
+
+        Raises ValueError for blocks that torchvision does not dilate: of two 3x3 convolutions, or
+        with a pool in the shortcut.
+        """
+        pools = any(isinstance(each, nn.AvgPool2d) for each in self.layer2.modules())
+        if isinstance(self.layer1[0], BasicBlock) or pools:
+            raise ValueError("blocks of two 3x3 convolutions, or with pools, are not dilated")
+        dilation = 1
+        for stage, dilated in ((self.layer2, layer2), (self.layer3, layer3), (self.layer4, layer4)):
+            for index, block in enumerate(stage):
+                for conv in (each for each in block.modules() if isinstance(each, nn.Conv2d)):
+                    if dilated and index == 0:
+                        conv.stride = (1, 1)
+                    if conv.kernel_size == (3, 3):
+                        conv.dilation = conv.padding = (dilation, dilation)
+                if dilated and index == 0:
+                    dilation *= 2
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))

@@ -6,7 +6,8 @@
 IN is whatever `main_imagenet.py --weights` takes. The ending of OUT says its format: .pth for
 torch.save, .safetensors (which mmdetection can't load). `mmdet` drops the classifier: the file is
 for mmdetection's `init_cfg=dict(type="Pretrained", checkpoint="OUT")`. With --from-detector, IN is
-a whole detector of mmdetection 2 as published, and OUT is what mmdetection 3 tests or starts from.
+a whole detector, of mmdetection 2 as published or of mmdetection 3 as trained, and OUT is what can
+be published: weights, classes and config, which mmdetection 3 tests or starts from.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     kind.add_argument(
         "--from-detector",
         action="store_true",
-        help="IN is a whole detector of mmdetection 2; write it for mmdetection 3",
+        help="IN is a whole detector of mmdetection 2 or 3; write it for mmdetection 3, to publish",
     )
     parser.add_argument(
         "--attention-type",
@@ -112,15 +113,18 @@ def convert(source: str, target: str, to: str, attention: str | None = None) -> 
 
 
 def convert_detector(source: str, target: str) -> str:
-    """Write the detector of mmdetection 2 in `source` for mmdetection 3; returns a line about it.
+    """Write the detector in `source` for mmdetection 3; returns a line about it.
 
-    Raises UsageError for a source that is no detector with a ResNet of ours, and a target that
-    exists or does not end in .pth.
+    A .safetensors file, which others read, holds weights and classes. Raises UsageError for a
+    source that is no detector with a ResNet of ours, and a target that exists or has no known
+    ending.
     """
-    check_mmdet_loads(target)
-    check_target(target, (".pth",))
+    check_target(target, (".pth", ".safetensors"))
     detector = detector_of(Checkpoint(source))
-    write_bytes(to_bytes(detector), target)
+    if target.lower().endswith(".safetensors"):
+        write_weights(detector["state_dict"], target, detector["meta"].get("dataset_meta"))
+    else:
+        write_bytes(to_bytes(detector), target)
     return f"wrote {target}: a detector, {len(detector['state_dict'])} tensors"
 
 

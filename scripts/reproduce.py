@@ -8,8 +8,8 @@
 
 prints a Markdown table and writes it as ROOT/TABLE.json, or where --out says. Runs that are not
 finished count as not run, and so do those that were not trained as the paper's: they are named.
-Interrupted, the same command with --run goes on: finished runs are not repeated. Of table4, --run
-trains the rows with SimAM. scripts/plot_curves.py draws the curves of single runs.
+Interrupted, the same command with --run goes on: finished runs are not repeated.
+scripts/plot_curves.py draws the curves of single runs.
 """
 
 import argparse
@@ -57,8 +57,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("paths", metavar="WORK_DIR", nargs="*", help="besides those in ROOT")
     add("--ckpt", metavar="ROOT", default="work_dirs", help="where the work folders are")
 
-    for table, missing in (table2, ""), (table3, ""), (table4, " of the rows with SimAM"):
-        table.add_argument("--run", action="store_true", help=f"start what is missing{missing}")
+    for table in (table2, table3, table4):
+        table.add_argument("--run", action="store_true", help="start what is missing")
         table.add_argument("--out", metavar="STEM", help="write STEM.json, not ROOT/TABLE.json")
     return parser.parse_args(argv)
 

@@ -86,8 +86,9 @@ def collect(args: argparse.Namespace) -> Found:
 
 
 def train_missing(args: argparse.Namespace) -> int:
-    """Train the detectors with SimAM that have no finished run, and no others; returns the first
-    exit code that is not 0. Raises UsageError without mmdetection."""
+    """Train the detectors that have no finished run; returns the first exit code that is not 0.
+
+    Raises UsageError without mmdetection."""
     spec = importlib.util.find_spec("mmdet")
     if not spec:
         raise UsageError(
@@ -95,16 +96,18 @@ def train_missing(args: argparse.Namespace) -> int:
             "bash scripts/setup_mmdet.sh makes an environment with it, see mmdetection/README.md"
         )
     found = collect(args)
-    tool = Path(spec.origin).parent / ".mim" / "tools" / "train.py"
+    package = Path(spec.origin).parent
+    inside = package / ".mim"  # where pip put a copy of what lies beside the package
+    tool = (inside if inside.is_dir() else package.parent) / "tools" / "train.py"
     launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={GPUS}", str(tool)]
     commands = []
-    for config in sorted((REPOSITORY / "mmdetection" / "configs").glob("*/*-simam_fpn_1x_coco.py")):
-        detector = DETECTOR.match(config.stem)[1]
-        if (detector, "bbox", "simam") not in found:
+    for config in sorted((REPOSITORY / "mmdetection" / "configs").glob("*/*_fpn_1x_coco.py")):
+        named = DETECTOR.match(config.stem)
+        if named and (named[1], "bbox", named[2]) not in found:
             work_dir = os.path.join(args.ckpt, config.stem)
             options = ["--launcher", "pytorch", "--work-dir", work_dir, "--resume"]
             commands.append([*launch, str(config), *options])
-    print(f"--run trains the rows with SimAM; {len(commands)} missing", flush=True)
+    print(f"--run trains the missing rows: {len(commands)} detectors", flush=True)
     search = filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
     return run_in_turn(commands, {**os.environ, "PYTHONPATH": os.pathsep.join(search)})
 

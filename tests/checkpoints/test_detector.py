@@ -6,8 +6,11 @@ import pytest
 import torch
 import torchvision
 
+from networks import create_model
+from scripts.convert_checkpoint import convert_detector
 from utils.checkpoints import Checkpoint, CheckpointError
 from utils.checkpoints.detector import detector_of
+from utils.checkpoints.formats import read_file
 
 CLASSES = ("person", "bicycle")
 
@@ -47,6 +50,27 @@ def test_only_the_backbones_pairs_are_renamed(arch, simam):
     for key, value in out["state_dict"].items():
         source = key.replace("conv2.", "conv2.0.") if simam and "backbone" in key else key
         assert torch.equal(value, given["state_dict"][source])
+
+
+@pytest.mark.parametrize(
+    ("arch", "attention"), [("resnet18", "se"), ("resnet50", "eca"), ("resnext50_32x4d", "none")]
+)
+def test_what_mmdetection_3_trained_keeps_weights_classes_and_config(arch, attention):
+    network = create_model(arch, attention).state_dict()
+    state = {f"backbone.{key}": value for key, value in network.items() if key[:3] != "fc."}
+    meta = {"epoch": 12, "cfg": "model = dict()", "dataset_meta": {"classes": CLASSES}}
+    momentum = {"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": []}
+    out = converted({"meta": meta, "state_dict": state, "optimizer": momentum, "message_hub": {}})
+    assert out["meta"] == {"dataset_meta": {"classes": CLASSES}, "cfg": "model = dict()"}
+    assert out["state_dict"].keys() == state.keys()
+
+
+def test_as_safetensors_it_is_weights_and_classes(tmp_path):
+    torch.save(published(), tmp_path / "in.pth")
+    convert_detector(str(tmp_path / "in.pth"), str(tmp_path / "out.safetensors"))
+    content = read_file(str(tmp_path / "out.safetensors"))
+    assert content["classes"] == list(CLASSES)
+    assert content["state_dict"].keys() == converted(published())["state_dict"].keys()
 
 
 def test_a_bare_state_dict_of_data_parallel():

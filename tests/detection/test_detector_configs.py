@@ -1,52 +1,48 @@
+"""The shipped configs: what they change, and both installs of mmdetection, both ways of use."""
+
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import detectors
-import mmdet
 import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from mmdetection.mmdet.models.backbones.resnet_simam import ResNetSimAM
+from networks import create_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries older than this torch
 
 DETECTORS = [(kind, depth) for kind in ("faster", "mask") for depth in (50, 101)]
 
 
-def config_of(kind: str, depth: int) -> Config:
-    return Config.fromfile(
-        detectors.CONFIGS / f"{kind}_rcnn/{kind}-rcnn_r{depth}-simam_fpn_1x_coco.py"
-    )
+CONFIG = str(detectors.CONFIGS / "{0}_rcnn" / "{0}-rcnn_{1}-{2}_fpn_1x_coco.py")
+
+
+def config_of(kind: str, depth: int, attention: str = "simam") -> Config:
+    return Config.fromfile(CONFIG.format(kind, f"r{depth}", attention))
 
 
 def mmdetections_own(kind: str, depth: int) -> dict:
-    folder = Path(mmdet.__file__).parent / ".mim" / "configs" / f"{kind}_rcnn"
+    folder = detectors.MIM / "configs" / f"{kind}_rcnn"
     return Config.fromfile(folder / f"{kind}-rcnn_r{depth}_fpn_1x_coco.py").to_dict()
-
-
-def without_scopes(value):
-    if isinstance(value, dict):
-        return {k: without_scopes(v) for k, v in value.items() if k != "_scope_"}
-    return [without_scopes(v) for v in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize(("kind", "depth"), DETECTORS)
 def test_a_config_is_mmdetections_but_for_the_backbone_and_the_rate(kind, depth):
-    config = without_scopes(config_of(kind, depth).to_dict())
+    config = config_of(kind, depth).to_dict()
     expected = mmdetections_own(kind, depth)
     expected["model"]["backbone"] |= dict(
         type="ResNetSimAM",
         attention_type="simam",
-        attention_param=0.1,
         init_cfg=dict(type="Pretrained", checkpoint=f"simam-resnet{depth}.pth"),
     )
     expected["optim_wrapper"]["optimizer"]["lr"] = 0.02 / 16 * 8
     expected["auto_scale_lr"]["base_batch_size"] = 4 * 2
-    assert config.pop("custom_imports") == dict(
-        imports=["mmdetection.mmdet.models.backbones.resnet_simam"]
-    )
+    del config["custom_imports"]
     assert config == expected
 
 
@@ -54,16 +50,39 @@ def test_a_config_is_mmdetections_but_for_the_backbone_and_the_rate(kind, depth)
 def test_a_config_builds_its_detector(kind, depth):
     model = MODELS.build(config_of(kind, depth).model)
     assert type(model.backbone) is ResNetSimAM
-    assert model.backbone.depth == depth
+    assert (model.backbone.depth, model.backbone.attention_param) == (depth, 0.1)
     assert model.with_mask == (kind == "mask")
+
+
+@pytest.mark.parametrize(("kind", "depth"), DETECTORS)
+@pytest.mark.parametrize(("attention", "file"), [("se", "se-resnet"), ("none", "resnet")])
+def test_the_papers_other_rows_differ_by_the_attention(kind, depth, attention, file):
+    config, simam = config_of(kind, depth, attention).to_dict(), config_of(kind, depth).to_dict()
+    simam["model"]["backbone"]["attention_type"] = attention
+    simam["model"]["backbone"]["init_cfg"]["checkpoint"] = f"{file}{depth}.pth"
+    assert config == simam
+
+
+@pytest.mark.parametrize("kind", ["faster", "mask"])
+def test_resnext_is_the_imagenet_network(kind):
+    model = Config.fromfile(CONFIG.format(kind, "x50-32x4d", "simam")).model
+    model.backbone.init_cfg = None
+    ours = {k: v.shape for k, v in create_model("resnext50_32x4d").state_dict().items()}
+    backbone = MODELS.build(model.backbone).state_dict()
+    assert {k: v.shape for k, v in backbone.items()} == {
+        key: shape for key, shape in ours.items() if not key.startswith("fc.")
+    }
 
 
 USE = """
 import sys, torch, mmdet
 from mmengine.config import Config
 from mmdet.registry import MODELS
-config, weights, images, out = sys.argv[1:]
-config = Config.fromfile(config)
+from mmengine.registry import init_default_scope
+init_default_scope("mmdet")
+config, written, weights, images, out = sys.argv[1:]
+config, written = Config.fromfile(config), Config.fromfile(written)
+assert config.model == written.model
 config.model.backbone.init_cfg.checkpoint = weights
 model = MODELS.build(config.model)
 model.init_weights()
@@ -74,23 +93,40 @@ print(type(model.backbone).__module__, mmdet.__file__, "networks" in sys.modules
 """
 
 
-def test_copied_into_mmdetection_it_works_without_this_repository(tmp_path):
-    """The folder is put into a copy of the installed package, whose process sees nothing else.
+def lay_package(tree: Path) -> Path:
+    """The package as pip installs it; returns the folder of its configs."""
+    shutil.copytree(detectors.PACKAGE, tree / "mmdet", ignore=shutil.ignore_patterns(".mim"))
+    configs = tree / "mmdet" / ".mim" / "configs"
+    shutil.copytree(detectors.MIM / "configs", configs)
+    return configs
 
-    In float64, where the file's own formula and our operator differ by nothing but mistakes.
+
+def lay_source(tree: Path) -> Path:
+    """The repository's own tree, which `pip install -e .` puts on the path."""
+    lay_package(tree)
+    return (tree / "mmdet" / ".mim" / "configs").rename(tree / "configs")
+
+
+@pytest.mark.parametrize("lay", [lay_package, lay_source])
+def test_copied_into_mmdetection_it_works_without_this_repository(lay, tmp_path):
+    """The process sees the tree and nothing else; it also reads the config as a run in place wrote
+    it out. In float64, where the file's own formula and our operator differ by nothing but
+    mistakes.
     """
     torch.manual_seed(0)
     tree = tmp_path / "tree"
-    shutil.copytree(Path(mmdet.__file__).parent, tree / "mmdet")
+    configs = lay(tree)
     shutil.copytree(detectors.ROOT / "mmdetection" / "mmdet", tree / "mmdet", dirs_exist_ok=True)
-    shutil.copytree(detectors.CONFIGS, tree / "mmdet" / ".mim" / "configs", dirs_exist_ok=True)
+    shutil.copytree(detectors.CONFIGS, configs, dirs_exist_ok=True)
     images = torch.randn(2, 3, 64, 96).double()
     network = detectors.imagenet_network(50, images.float()).double()
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     torch.save(images, tmp_path / "images.pth")
+    config_of("faster", 50).dump(tmp_path / "written.py")
 
-    config = tree / "mmdet/.mim/configs/faster_rcnn/faster-rcnn_r50-simam_fpn_1x_coco.py"
-    files = [tmp_path / name for name in ("weights.pth", "images.pth", "out.pth")]
+    config = configs / "faster_rcnn/faster-rcnn_r50-simam_fpn_1x_coco.py"
+    names = ("written.py", "weights.pth", "images.pth", "out.pth")
+    files = [tmp_path / name for name in names]
     printed = detectors.run_python("-c", USE, config, *files, cwd=tree, path=tree)
     assert f"mmdet.models.backbones.resnet_simam {tree}/mmdet/__init__.py False" in printed
 
@@ -99,3 +135,33 @@ def test_copied_into_mmdetection_it_works_without_this_repository(tmp_path):
         for layer, y in zip(range(1, 5), torch.load(tmp_path / "out.pth"), strict=True):
             x = getattr(network, f"layer{layer}")(x)
             assert (x - y).abs().max() < 1e-10
+
+
+def test_in_place_beside_a_source_tree_with_custom_imports_of_the_users_own(tmp_path):
+    lay_source(tmp_path / "tree")
+    base = CONFIG.format("mask", "r50", "simam")
+    (tmp_path / "own.py").write_text(f"_base_ = '{base}'\ncustom_imports = dict(imports=['json'])")
+    code = (
+        "import sys; from mmengine.config import Config; from mmdet.registry import MODELS; "
+        "print(type(MODELS.build(Config.fromfile(sys.argv[1]).model.backbone)))"
+    )
+    path = f"{tmp_path / 'tree'}:{detectors.ROOT}"
+    printed = detectors.run_python("-c", code, tmp_path / "own.py", path=path)
+    assert "mmdetection.mmdet.models.backbones.resnet_simam.ResNetSimAM" in printed
+
+
+def test_a_copy_beside_an_installed_mmdetection_says_which_is_imported(tmp_path):
+    shutil.copytree(detectors.CONFIGS, tmp_path / "configs")
+    config = tmp_path / "configs/faster_rcnn/faster-rcnn_r50-simam_fpn_1x_coco.py"
+    code = "import sys; from mmengine.config import Config; Config.fromfile(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, config],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(
+        f"ImportError: the mmdet that is imported, {detectors.PACKAGE}, has no ResNetSimAM"
+    )
+    assert "PYTHONPATH=." in said

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import detectors
 import mmcv
-import mmdet
 import numpy as np
 import pytest
 import torch
+from coco_mini import COCO, four_images
+from mmdet.apis import DetInferencer
 
-COCO = detectors.ROOT.parent / "shared" / "data" / "coco-mini"
-TOOLS = Path(mmdet.__file__).parent / ".mim" / "tools"
-STEPS = 30
+from scripts.convert_checkpoint import convert_detector
+
+TOOLS = detectors.MIM / "tools"
+FIRST, STEPS = 10, 42  # where the run ends at first, and in the end
 
 # What a user changes: the data, its size, the length of the run. Fewer proposals save time; the
 # sampler without end saves mmengine's pause of two seconds after every pass over four images.
@@ -20,12 +22,12 @@ CONFIG = """
 _base_ = "{base}"
 model = dict(
     backbone=dict(init_cfg=dict(checkpoint="{weights}")),
-    train_cfg=dict(rpn_proposal=dict(max_per_img=200), rcnn=dict(sampler=dict(num=64))),
-    test_cfg=dict(rpn=dict(max_per_img=100)),
+    train_cfg=dict(rpn_proposal=dict(max_per_img=100), rcnn=dict(sampler=dict(num=32))),
+    test_cfg=dict(rpn=dict(max_per_img=50)),
 )
 load = dict(type="LoadImageFromFile")
 annotate = dict(type="LoadAnnotations", with_bbox=True, with_mask=True)
-resize = dict(type="Resize", scale=(256, 160), keep_ratio=True)
+resize = dict(type="Resize", scale=(192, 120), keep_ratio=True)
 pack = dict(
     type="PackDetInputs",
     meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
@@ -41,8 +43,8 @@ val_dataloader = dict(dataset=dict(pipeline=[load, resize, annotate, pack], **im
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file="{images}")
 test_evaluator = val_evaluator
-train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters={steps}, val_interval=1000)
-param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=20)]
+train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters={steps}, val_begin=1000)
+param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=15)]
 optim_wrapper = dict(clip_grad=dict(max_norm=10))
 default_hooks = dict(
     logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval={steps})
@@ -52,29 +54,8 @@ randomness = dict(seed=0)
 """
 
 
-def four_images() -> dict:
-    """The annotations of the first four landscape images whose objects are all large."""
-    coco = json.loads((COCO / "annotations/instances_train2017.json").read_text())
-    chosen = {}
-    for image in coco["images"]:
-        objects = [a for a in coco["annotations"] if a["image_id"] == image["id"]]
-        large = 0.05 * image["width"] * image["height"]
-        if (
-            image["width"] > image["height"]
-            and objects
-            and all(a["area"] > large and not a["iscrowd"] for a in objects)
-        ):
-            chosen[image["id"]] = image
-    kept = dict(list(chosen.items())[:4])
-    return {
-        **coco,
-        "images": list(kept.values()),
-        "annotations": [a for a in coco["annotations"] if a["image_id"] in kept],
-    }
-
-
 def normalised(path: Path) -> torch.Tensor:
-    image = mmcv.imresize(mmcv.imread(path, channel_order="rgb"), (256, 160))
+    image = mmcv.imresize(mmcv.imread(path, channel_order="rgb"), (192, 120))
     image = mmcv.imnormalize(
         image, np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]), to_rgb=False
     )
@@ -107,24 +88,34 @@ def test_mask_rcnn_trains_resumes_evaluates_and_draws(tmp_path):
         file.write_text(text)
         return file
 
-    detectors.run_python(TOOLS / "train.py", config(STEPS), "--work-dir", run)
-    losses = [line["loss"] for line in logged(run) if "loss" in line]
-    assert len(losses) == STEPS
+    detectors.run_python(TOOLS / "train.py", config(FIRST), "--work-dir", run)
+    before = [line["loss"] for line in logged(run) if "loss" in line]
+    assert len(before) == FIRST
+
+    detectors.run_python(TOOLS / "train.py", config(STEPS), "--work-dir", run, "--resume")
+    lines = [line for line in logged(run) if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    losses = [line["loss"] for line in lines]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
-
-    detectors.run_python(TOOLS / "train.py", config(2 * STEPS), "--work-dir", run, "--resume")
-    steps = [line["step"] for line in logged(run) if "loss" in line]
-    assert steps == list(range(1, 2 * STEPS + 1))
-    content = torch.load(run / f"iter_{2 * STEPS}.pth", weights_only=True)
+    content = torch.load(run / f"iter_{STEPS}.pth", weights_only=True)
     history, _ = content["message_hub"]["log_scalars"]["train/loss"].data
-    np.testing.assert_allclose(history[:STEPS], losses, rtol=1e-3)
+    np.testing.assert_allclose(history[:FIRST], before, rtol=1e-3)
 
-    checkpoint = run / f"iter_{2 * STEPS}.pth"
-    arguments = [config(2 * STEPS), checkpoint, "--work-dir", tmp_path / "test"]
+    checkpoint = run / f"iter_{STEPS}.pth"
+    arguments = [config(STEPS), checkpoint, "--work-dir", tmp_path / "test"]
     detectors.run_python(TOOLS / "test.py", *arguments, "--show-dir", "drawn")
     (metrics,) = [json.loads(f.read_text()) for f in (tmp_path / "test").glob("*/*.json")]
     assert metrics["coco/bbox_mAP_50"] > 0.5
     assert metrics["coco/segm_mAP_50"] > 0.3
+
+    published = tmp_path / "published.pth"
+    convert_detector(str(checkpoint), str(published))
+    assert published.stat().st_size < 0.6 * checkpoint.stat().st_size  # no momentum
+    load = "import sys, torch; torch.load(sys.argv[1], weights_only=True)"  # and no log
+    detectors.run_python("-c", load, published)
+    inferencer = DetInferencer(weights=str(published), device="cpu", show_progress=False)
+    (found,) = inferencer(str(files[0]))["predictions"]
+    assert max(found["scores"]) > 0.3
 
     for file in files:
         (drawn,) = (tmp_path / "test").glob(f"*/drawn/{file.name}")

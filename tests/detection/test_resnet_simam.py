@@ -1,5 +1,8 @@
+"""The backbone: its features are our ImageNet networks', and mmdetection's tools work with it."""
+
 import copy
 import pickle
+import re
 
 import detectors
 import pytest
@@ -8,7 +11,11 @@ from mmcv.cnn import fuse_conv_bn
 from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_checkpoint
 from torch import nn
+from torch.ao.quantization import get_default_qconfig_mapping
+from torch.ao.quantization.quantize_fx import prepare_fx
+from torch.fx.experimental.optimization import fuse
 
+from mmdetection.mmdet.models.backbones import resnet_simam
 from networks import create_model
 from scripts.convert_checkpoint import convert
 
@@ -52,12 +59,13 @@ def images():
     return torch.randn(2, 3, 96, 64)
 
 
-@pytest.mark.parametrize("file", [as_weights, as_published])
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize(
+    ("depth", "file"), [*((depth, as_weights) for depth in DEPTHS), (50, as_published)]
+)
 def test_features_are_those_of_the_imagenet_network(depth, file, images, tmp_path):
     network = detectors.imagenet_network(depth, images)
     torch.save(file(network.state_dict()), tmp_path / "weights.pth")
-    model = backbone(depth, tmp_path / "weights.pth", name="ResNetAM")
+    model = backbone(depth, tmp_path / "weights.pth")
     with torch.no_grad():
         ours, theirs = model(images), stages(network, images)
     assert [tuple(y.shape[2:]) for y in ours] == [(24, 16), (12, 8), (6, 4), (3, 2)]
@@ -65,18 +73,47 @@ def test_features_are_those_of_the_imagenet_network(depth, file, images, tmp_pat
         assert (y - reference).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("attention", ["coordinate", "sws"])
-def test_other_modules_stand_where_the_imagenet_network_has_them(attention, images, tmp_path):
-    network = create_model("resnet50", attention).eval()
+@pytest.mark.parametrize(
+    ("arch", "attention", "options"),
+    [
+        ("resnet18", "se", {}),
+        ("resnet50", "se", {}),
+        ("resnet50", "cbam", dict(attention_param=8)),
+        ("resnet50", "eca", {}),
+        ("resnext50_32x4d", "simam", dict(groups=32, width_per_group=4)),
+    ],
+)
+def test_other_attentions_and_groups_are_the_imagenet_networks(
+    arch, attention, options, images, tmp_path
+):
+    param = options.get("attention_param", 0.1 if attention == "simam" else None)
+    network = detectors.with_statistics(create_model(arch, attention, param), images)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    model = backbone(50, tmp_path / "weights.pth", attention_type=attention)
+    depth = 18 if arch == "resnet18" else 50
+    model = backbone(depth, tmp_path / "weights.pth", attention_type=attention, **options)
     with torch.no_grad():
         for y, reference in zip(model(images), stages(network, images), strict=True):
-            torch.testing.assert_close(y, reference, rtol=1e-4, atol=1e-4)
-    if attention == "coordinate":
-        torch.save(create_model("resnet50").state_dict(), tmp_path / "plain.pth")
-        with pytest.raises(RuntimeError, match=r"missing \(layer1.0.attn_block.squeeze.0.weight"):
-            backbone(50, tmp_path / "plain.pth", attention_type=attention)
+            assert (y - reference).abs().max() < 1e-5
+
+
+def test_the_weights_of_an_attention_module_must_be_there(tmp_path):
+    state = create_model("resnet18", "se").state_dict()
+    del state["layer2.0.attn_block.fc.0.weight"]
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(RuntimeError, match=r"1 missing \(layer2.0.attn_block.fc.0.weight\)$"):
+        backbone(18, tmp_path / "weights.pth", attention_type="se")
+
+
+def test_the_published_name_has_no_attention_unless_told(images):
+    simam = dict(attention_type="simam", attention_param=0.1)
+    pairs = [
+        (backbone(18, name="ResNetAM"), backbone(18, attention_type="none")),
+        (backbone(18, name="ResNetAM", **simam), backbone(18, **simam)),
+    ]
+    with torch.no_grad():
+        for published, ours in pairs:
+            published.load_state_dict(ours.state_dict())
+            torch.testing.assert_close(published(images)[-1], ours(images)[-1], rtol=0, atol=0)
 
 
 def test_converted_weights_are_read(images, tmp_path):
@@ -160,9 +197,32 @@ def test_copies_keep_the_attention(duplicate, images):
         torch.testing.assert_close(duplicate(model)(images), model(images), rtol=0, atol=0)
 
 
-def test_fusing_the_norms_is_refused_instead_of_computing_something_else(images):
+@pytest.mark.parametrize(
+    ("depth", "attention_type"), [(18, "simam"), (50, "simam"), (50, "none"), (18, "se")]
+)
+def test_fused_by_torch_fx_it_computes_the_same(depth, attention_type, images):
+    model = detectors.with_statistics(backbone(depth, attention_type=attention_type), images)
+    fused = fuse(model)
+    assert sum(isinstance(each, nn.BatchNorm2d) for each in fused.modules()) < 20
+    with torch.no_grad():
+        for y, reference in zip(fused(images), model(images), strict=True):
+            torch.testing.assert_close(y, reference, rtol=1e-3, atol=1e-3)
+
+
+def test_fx_quantisation_keeps_simam_before_its_norm(images):
+    prepared = prepare_fx(backbone(18), get_default_qconfig_mapping("x86"), images)
+    called = [node.target for node in prepared.graph.nodes if node.op == "call_module"]
+    assert "layer1.0.bn2" in called
+    assert "layer1.0.bn1" not in called
+
+
+def test_mmcvs_fusing_is_refused_with_simam_and_right_without(images):
     with pytest.raises(RuntimeError, match="do not fuse"):
         fuse_conv_bn(backbone(18))(images)
+    model = detectors.with_statistics(backbone(18, attention_type="se"), images)
+    with torch.no_grad():
+        reference = model(images)[-1]
+        torch.testing.assert_close(fuse_conv_bn(model)(images)[-1], reference, rtol=1e-3, atol=1e-3)
 
 
 def without_a_norm(state):
@@ -206,12 +266,51 @@ def test_a_part_of_a_detector_is_checked_too(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(attention_type="simm"), "unknown attention_type 'simm'; known: .*none, .*simam"),
-        (dict(attention_type="se"), "SE stands after the last norm: mmdetection has room at depth"),
-        (dict(attention_param=0), "attention_param .* must be positive, not 0"),
-        (dict(attention_param=float("nan")), "attention_param .* must be positive, not nan"),
+        (dict(attention_type="sa"), "unknown attention 'sa'"),
+        (dict(attention_param=0), "e_lambda must be positive, not 0"),
+        (dict(attention_param=float("nan")), "e_lambda must be positive, not nan"),
+        (dict(attention_type="se", attention_param=0.5), "reduction must be a whole number"),
+        (dict(groups=32), "groups 32: blocks of ResNet-18 have no groups"),
     ],
 )
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         backbone(18, **options)
+
+
+def test_weights_that_are_not_there_are_told_at_once_and_needed_for_training():
+    config = dict(type="Pretrained", checkpoint="simam-resnet18.pth")
+    with pytest.warns(UserWarning, match="simam-resnet18.pth, to train from, is not there; .*--to"):
+        model = MODELS.build(dict(type="ResNetSimAM", depth=18, init_cfg=config))
+    with pytest.raises(FileNotFoundError, match="convert_checkpoint.py CHECKPOINT simam-resnet18"):
+        model.init_weights()
+
+
+def kept(model, images):
+    """Bytes that a forward pass keeps for the backward pass, without the weights."""
+    own = {each.untyped_storage().data_ptr() for each in model.state_dict().values()}
+    sizes = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        maps = model(images)
+    return sum(size for place, size in sizes.items() if place not in own) if maps else 0
+
+
+def test_the_memory_that_the_readme_names():
+    """A sixteenth of the pixels, so a sixteenth of what two images of 800x1344 take."""
+    model = backbone(50, frozen_stages=1)
+    model.train()
+    images, found = torch.randn(2, 3, 200, 336), []
+    found.append(kept(model, images))
+    for block in model.modules():
+        if hasattr(block, "attn_conv"):
+            block.attn_conv = resnet_simam.SimAM(0.1)
+    found.insert(0, kept(model, images))
+    said = [f"{16 * size / 2**30:.2f} GiB" for size in found]
+    page = (detectors.ROOT / "mmdetection" / "README.md").read_text()
+    assert re.findall(r"\d\.\d\d GiB", page) == said

@@ -1,4 +1,4 @@
-"""Whole detectors: what mmdetection 2 saved, in the form that mmdetection 3 loads."""
+"""Whole detectors: what mmdetection saved, as the little that mmdetection 3 loads."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -7,23 +7,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from networks import create_model
+from networks import ATTENTIONS, create_model
 
 from .checkpoint import Checkpoint, load_state
-from .names import LEFTOVER
+from .names import LEFTOVER, StateDict
 
 PREFIX = "backbone."
-# the depths of mmdetection's ResNet
+# what mmdetection's ResNet makes, and its ResNeXt
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+ARCHS += ("resnext50_32x4d", "resnext101_32x8d")
 
 
 def detector_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What mmdetection 3 loads, {"state_dict", "meta"}, for the detector in `checkpoint`.
+    """What mmdetection 3 loads, {"state_dict", "meta"}, for the detector in `checkpoint`, of
+    mmdetection 2 or 3.
 
-    The backbone's published names become mmdetection's; every other part keeps its names, which
-    mmdetection 2 and 3 share. Of the rest of the file only the names of the classes stay, where
-    they are such. Raises CheckpointError without a backbone, and for one that lacks a key of our
-    ResNets or has another.
+    The backbone's published names become mmdetection 3's; every other part keeps its names, which 2
+    and 3 share. Of the rest of the file only the names of the classes stay and the config of
+    mmdetection 3, where they are such. Raises CheckpointError without a backbone, and for one that
+    lacks a key of our ResNets or has another.
     """
     state = {
         key.removeprefix("module."): value
@@ -38,17 +40,18 @@ def detector_of(checkpoint: Checkpoint) -> dict[str, Any]:
         )
     backbone = Checkpoint(checkpoint.path, published)
     _check(backbone)
-    classes = _class_names(checkpoint.content)
+    meta = _entry(checkpoint.content, "meta")
+    classes, config = _class_names(meta), _entry(meta, "cfg")
     return {
-        "meta": {"dataset_meta": {"classes": classes}} if classes else {},
+        "meta": ({"dataset_meta": {"classes": classes}} if classes else {})
+        | ({"cfg": config} if isinstance(config, str) else {}),
         "state_dict": {PREFIX + key: value for key, value in backbone.weights.items()}
         | {key: value for key, value in state.items() if not key.startswith(PREFIX)},
     }
 
 
-def _class_names(content: Any) -> tuple[str, ...]:
+def _class_names(meta: Any) -> tuple[str, ...]:
     """As mmdetection 2 or 3 keeps them in a file, which may hold anything in their place."""
-    meta = _entry(content, "meta")
     for names in (_entry(meta, "CLASSES"), _entry(_entry(meta, "dataset_meta"), "classes")):
         if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
             return tuple(names)
@@ -60,14 +63,28 @@ def _entry(mapping: Any, key: str) -> Any:
 
 
 def _check(backbone: Checkpoint) -> None:
-    """Load it into the ResNet whose keys are closest, as strictly as any network of ours."""
-    arch = min(ARCHS, key=lambda arch: len(_keys(arch) ^ backbone.weights.keys()))
-    trunk = create_model(arch)
-    trunk.fc = nn.Identity()
-    load_state(trunk, backbone.weights, f"{backbone.path} (its backbone, as {arch})")
+    """Load it into the network whose keys and shapes are closest, as strictly as any of ours."""
+    given = _shapes(backbone.weights)
+    bare = {(key, shape) for key, shape in given if ".attn_" not in key}
+    arch = min(ARCHS, key=lambda arch: len(_shapes_of(arch, "none") ^ bare))
+    attention = min(ATTENTIONS, key=lambda name: len(_shapes_of(arch, name) ^ given))
+    label = arch if attention == "none" else f"{arch} + {attention}"
+    load_state(
+        _trunk(arch, attention), backbone.weights, f"{backbone.path} (its backbone, as {label})"
+    )
+
+
+def _trunk(arch: str, attention: str) -> nn.Module:
+    network = create_model(arch, attention)
+    network.fc = nn.Identity()
+    return network
 
 
 @cache
-def _keys(arch: str) -> frozenset[str]:
+def _shapes_of(arch: str, attention: str) -> frozenset:
     with torch.device("meta"):
-        return frozenset(create_model(arch).state_dict())
+        return _shapes(_trunk(arch, attention).state_dict())
+
+
+def _shapes(state: StateDict) -> frozenset:
+    return frozenset((key, value.shape) for key, value in state.items())

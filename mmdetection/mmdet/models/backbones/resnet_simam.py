@@ -1,107 +1,196 @@
-"""ResNet with SimAM in every block, for mmdetection 3.
+"""ResNet with SimAM, or another attention module, in every block, for mmdetection 3.
 
 Works where it stands (this repository's root on the path) and alone, copied into an mmdetection
-tree. Importing it registers `ResNetSimAM`, also under the name `ResNetAM`, and lets torch read
-mmengine's checkpoints without giving up `weights_only`.
+tree. Importing it registers `ResNetSimAM` and `ResNetAM`, and lets torch read mmengine's
+checkpoints without giving up `weights_only`.
 """
 
-import math
+import os
 import pickle
 import re
+import sys
+import warnings
 from functools import partial
 
 import numpy as np
 import torch
-from mmdet.models.backbones.resnet import Bottleneck, ResNet
+from mmdet.models.backbones import resnet, resnext
 from mmdet.registry import MODELS
 from mmengine.logging import HistoryBuffer
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 try:
-    from networks.attentions import create_attention, list_attentions
-except ImportError:  # copied without this repository: the same formula, without its fast operator
+    from networks.attentions import create_attention
+except ImportError:
+    try:
+        from simam.attentions import create_attention  # the same, installed as a package
+    except ImportError:  # this file alone
+        create_attention = None
 
-    class SimAM(nn.Module):
-        """x (N, C, H, W) -> x * sigmoid(d^2 / (4 (v + e_lambda)) + 1/2), with d = x - mean and
-        v = sum(d^2) / (HW - 1) per channel (Eq. 5 and 6 of Yang et al., ICML 2021).
-        """
+# Configs name both places: what was written with one of them is read with the other, and a file
+# that is in both is one.
+for place in ("mmdet", "mmdetection.mmdet"):
+    sys.modules.setdefault(f"{place}.models.backbones.resnet_simam", sys.modules[__name__])
 
-        def __init__(self, e_lambda):
-            super().__init__()
-            self.e_lambda = e_lambda
-
-        def forward(self, x):
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            d2 = (wide - wide.mean((2, 3), keepdim=True)).square()
-            v = d2.sum((2, 3), keepdim=True) / max(math.prod(x.shape[2:]) - 1, 1)
-            return (wide * torch.sigmoid(d2 / (4 * (v + self.e_lambda)) + 0.5)).to(x.dtype)
-
-    def list_attentions():
-        return ["none", "simam"]
-
-    def create_attention(name, channels, param, slot):
-        return SimAM(param) if (name, slot) == ("simam", "conv") else nn.Identity()
-
-
-# [layerX.Y.]module.parameter, and attention's: what an ImageNet network has too. Plugins and the
-# offsets of deformable convolutions lie deeper or have longer names, and start from their own
+# [layerX.Y.]module.parameter, and attention modules: what an ImageNet network has too. Plugins and
+# the offsets of deformable convolutions lie deeper or have longer names, and start from their own
 # initialisation.
 PRETRAINED = re.compile(
-    r"(layer\d+\.\d+\.)?((stem\.\d+|downsample\.\d+|[a-z]+\d)\.[a-z_]+|attn_.+)"
+    r"(layer\d+\.\d+\.)?(stem\.\d+|downsample\.\d+|[a-z]+\d)\.[a-z_]+|layer\d+\.\d+\.attn_.+"
 )
 # Counters that files may lack, or hold without need (the last two: a FLOP counter's leftovers).
 OPTIONAL = ("num_batches_tracked", "total_ops", "total_params")
 
 
-@MODELS.register_module(name=["ResNetSimAM", "ResNetAM"])
-class ResNetSimAM(ResNet):
+class SimAM(nn.Module):
+    """x (N, C, H, W) -> x * sigmoid(d^2 / (4 (v + e_lambda)) + 1/2), with d = x - mean and
+    v = sum(d^2) / (HW - 1) per channel (Eq. 5 and 6 of Yang et al., ICML 2021).
+
+    For this file alone: `networks.attentions` has the same as one operator, which keeps less.
+    """
+
+    def __init__(self, e_lambda):
+        super().__init__()
+        if not e_lambda > 0:
+            raise ValueError(f"SimAM's e_lambda must be positive, not {e_lambda}")
+        self.e_lambda = e_lambda
+
+    def forward(self, x):
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        d2 = (wide - wide.mean((2, 3), keepdim=True)).square()
+        squares = d2.sum((2, 3), keepdim=True)
+        # as a tensor: max(HW - 1, 1) would be a choice that a tracer could not follow
+        n = (torch.ones_like(squares) * (x.shape[2] * x.shape[3] - 1)).clamp(min=1)
+        return (wide * torch.sigmoid(d2 / (4 * (squares / n + self.e_lambda)) + 0.5)).to(x.dtype)
+
+
+def make_attention(name, param, channels, slot):
+    """The module `name` for a block's `slot`, "conv" or "block"; nn.Identity for the other one."""
+    if create_attention:
+        return create_attention(name, channels, param, slot)
+    if name not in ("none", "simam"):
+        raise ValueError(
+            f"attention_type {name!r} needs the package simam: pip install this file's "
+            "repository, or put its root on the path"
+        )
+    return SimAM(param) if (name, slot) == ("simam", "conv") else nn.Identity()
+
+
+class Attended:
+    """What is mixed into mmdetection's blocks, whose own forward has no room for attention.
+
+    attention: called with (channels, slot=), makes the module behind the 3x3 convolution ("conv")
+    and the one after the branch's last norm ("block").
+    """
+
+    def __init__(self, *args, attention, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.attn_conv = attention(self.conv2.out_channels, slot="conv")
+        last = getattr(self, "conv3", self.conv2)
+        self.attn_block = attention(last.out_channels, slot="block")
+
+    def forward(self, x):
+        if self.with_cp and x.requires_grad:
+            return self.relu(checkpoint(self.before_relu, x, use_reentrant=False))
+        return self.relu(self.before_relu(x))
+
+    def before_relu(self, x):
+        y = self.branch(x)
+        return y + (x if self.downsample is None else self.downsample(x))
+
+    def attended(self, y):
+        """The 3x3 convolution, its attention, its norm."""
+        if isinstance(self.norm2, nn.Identity) and not isinstance(self.attn_conv, nn.Identity):
+            raise RuntimeError("SimAM stands between conv2 and its norm: do not fuse the two")
+        return self.norm2(self.attn_conv(self.conv2(y)))
+
+
+class AttendedBasicBlock(Attended, resnet.BasicBlock):
+    def branch(self, x):
+        y = self.relu(self.norm1(self.conv1(x)))
+        return self.attn_block(self.attended(y))
+
+
+class AttendedBottleneck(Attended, resnet.Bottleneck):
+    def branch(self, x):
+        y = self.plugged("after_conv1", self.relu(self.norm1(self.conv1(x))))
+        y = self.plugged("after_conv2", self.relu(self.attended(y)))
+        return self.plugged("after_conv3", self.attn_block(self.norm3(self.conv3(y))))
+
+    def plugged(self, position, y):
+        return self.forward_plugin(y, getattr(self, f"{position}_plugin_names", ()))
+
+
+class AttendedGroups(AttendedBottleneck, resnext.Bottleneck):
+    """ResNeXt's."""
+
+
+ATTENDED = {resnet.BasicBlock: AttendedBasicBlock, resnet.Bottleneck: AttendedBottleneck}
+
+
+@MODELS.register_module()
+class ResNetSimAM(resnet.ResNet):
     """mmdetection's ResNet with SimAM between each block's 3x3 convolution and its norm.
 
     x: (N, 3, H, W) -> one map per entry of `out_indices`, at strides 4, 8, 16 and 32.
-    depth: 18, 34, 50, 101 or 152. attention_type: "simam", "none" for the plain ResNet, or, beside
-    this repository, another of its modules, in the place that it has in the ImageNet networks.
-    attention_param: the module's setting; None is its default, of SimAM 0.1 as in the paper's
-    detectors. Every other argument is ResNet's, and so are the keys of the state dict, but for a
-    module that has weights: those of the ImageNet networks.
+    depth: 18, 34, 50, 101 or 152. attention_type: "simam", "none" for the plain ResNet, or another
+    module of `networks.attentions`, such as "se", which most have after the block's last norm.
+    attention_param: SimAM's e_lambda, SE's reduction, ...; None is 0.1 for SimAM, as in the paper's
+    detectors, else the module's default. groups, width_per_group: of the 3x3 convolutions; 32 and
+    4 make ResNeXt. Every other argument is ResNet's, and so are the keys of the state dict: SimAM
+    has no state.
 
     Loading weights, by `init_cfg` or as part of a detector, strictly or not, raises RuntimeError
-    unless every parameter and statistic of ResNet and modules is there in its shape and no block is
-    left over; a classifier is ignored. The published `conv2.0` is read as `conv2`.
-    Raises ValueError for an unknown attention_type, an attention_param that the module refuses, and
-    below 50 layers for a module that stands after the last norm.
+    unless every parameter and statistic of the ResNet is there in its shape and no block is left
+    over; a classifier is ignored. The published `conv2.0` is read as `conv2`. A file of `init_cfg`
+    that is not there is a warning here, and FileNotFoundError when the weights are needed.
+    Raises ValueError for an unknown attention_type, a parameter that it does not take, and groups
+    at depths without them.
     """
 
-    def __init__(self, depth, attention_type="simam", attention_param=None, **kwargs):
-        if attention_type not in list_attentions():
-            known = ", ".join(list_attentions())
-            raise ValueError(f"unknown attention_type {attention_type!r}; known: {known}")
-        if attention_type == "simam":
-            attention_param = 0.1 if attention_param is None else attention_param
-            if not attention_param > 0:
-                raise ValueError(
-                    f"attention_param (e_lambda) must be positive, not {attention_param}"
-                )
-        self.attention_type = attention_type
-        self.attention_param = attention_param
+    def __init__(
+        self,
+        depth,
+        attention_type="simam",
+        attention_param=None,
+        groups=1,
+        width_per_group=64,
+        **kwargs,
+    ):
+        if attention_param is None and attention_type == "simam":
+            attention_param = 0.1
+        if groups > 1 and depth < 50:
+            raise ValueError(f"groups {groups}: blocks of ResNet-{depth} have no groups")
+        self.attention_type, self.attention_param = attention_type, attention_param
+        self.groups, self.width_per_group = groups, width_per_group
         super().__init__(depth, **kwargs)
+        if self.lack:
+            warnings.warn(self.lack, stacklevel=2)  # now: training loads its data before weights
 
-    def make_res_layer(self, **kwargs):
-        layer = super().make_res_layer(**kwargs)
-        for block in layer:
-            self._add_attention(block)
-        return layer
+    def make_res_layer(self, block, **kwargs):
+        block = ATTENDED[block]
+        if self.groups > 1:
+            block = AttendedGroups
+            kwargs |= dict(groups=self.groups, base_width=self.width_per_group)
+            kwargs |= dict(base_channels=self.base_channels)
+        attention = partial(make_attention, self.attention_type, self.attention_param)
+        return super().make_res_layer(block=block, attention=attention, **kwargs)
 
-    def _add_attention(self, block):
-        make = partial(create_attention, self.attention_type, param=self.attention_param)
-        conv = make(block.conv2.out_channels, slot="conv")
-        behind = make(getattr(block, "conv3", block.conv2).out_channels, slot="block")
-        if not isinstance(conv, nn.Identity):
-            # A hook, because the block's forward has no room here: its plugins run after the norm
-            # and the ReLU. On the convolution, because norms get replaced (SyncBN).
-            block.attn_conv = conv
-            block.conv2.register_forward_hook(partial(_attend, block))
-        if not isinstance(behind, nn.Identity):
-            _add_plugin(block, behind)
+    @property
+    def lack(self):
+        """What to do where the weights to start from are no file; None where they are one."""
+        pretrained = isinstance(self.init_cfg, dict) and self.init_cfg["type"] == "Pretrained"
+        path = self.init_cfg["checkpoint"] if pretrained else ""
+        if not path or ":" in path or os.path.exists(path):
+            return None
+        command = f"python scripts/convert_checkpoint.py CHECKPOINT {path} --to mmdet"
+        return f"{path}, to train from, is not there; an ImageNet network's: {command}"
+
+    def init_weights(self):
+        if self.lack:
+            raise FileNotFoundError(self.lack)
+        super().init_weights()
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         for key in [k for k in state_dict if k.startswith(prefix) and ".conv2.0." in k]:
@@ -133,24 +222,12 @@ class ResNetSimAM(ResNet):
             )
 
 
-def _attend(block, conv, args, y):
-    if isinstance(block.norm2, nn.Identity):
-        name = type(block.attn_conv).__name__
-        raise RuntimeError(f"{name} stands between conv2 and its norm: do not fuse the two")
-    return block.attn_conv(y)
+@MODELS.register_module()
+class ResNetAM(ResNetSimAM):
+    """The published name, and its default: no attention unless one is named."""
 
-
-def _add_plugin(block, attention):
-    """Let the block's forward run `attention` after its last norm, before its other plugins."""
-    if not isinstance(block, Bottleneck):
-        name = type(attention).__name__
-        raise ValueError(f"{name} stands after the last norm: mmdetection has room at depth >= 50")
-    if not block.with_plugins:
-        block.with_plugins = True
-        block.after_conv1_plugin_names = block.after_conv2_plugin_names = []
-        block.after_conv3_plugin_names = []
-    block.attn_block = attention
-    block.after_conv3_plugin_names = ["attn_block", *block.after_conv3_plugin_names]
+    def __init__(self, depth, attention_type="none", **kwargs):
+        super().__init__(depth, attention_type, **kwargs)
 
 
 def _history_method(owner, name):

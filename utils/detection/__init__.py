@@ -1,0 +1,1 @@
+"""torchvision's detectors around the networks: images of COCO's format, average precision."""
