@@ -27,8 +27,11 @@ def test_modules_without_weights_have_the_same_keys(arch):
         assert identify(weights(arch, attention, num_classes=10)) == fits
 
 
-@pytest.mark.parametrize("attention", sorted(ATTENTIONS.keys() - set(STATELESS)))
-@pytest.mark.parametrize("arch", SMALL)
+@pytest.mark.parametrize(
+    ("arch", "attention"),
+    [(arch, "se") for arch in SMALL]
+    + [("cifar_resnet20", name) for name in sorted(ATTENTIONS.keys() - {"se", *STATELESS})],
+)
 def test_an_attention_with_weights_is_told_from_the_others(arch, attention):
     assert identify(weights(arch, attention, num_classes=10)) == [(arch, attention, 10)]
 
