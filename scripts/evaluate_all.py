@@ -142,11 +142,8 @@ def is_beside_best(path: str) -> bool:
 def evaluate_all(args: argparse.Namespace) -> int:
     """Evaluate what can be; returns the exit code."""
     dist = start(Machine(gpu=args.gpu))
-    files = [
-        path
-        for path in find_files(args.paths, ENDINGS, "checkpoint")
-        if path in args.paths or not is_beside_best(path)
-    ]
+    found = dict.fromkeys(find_files(args.paths, ENDINGS, "checkpoint"))
+    files = [path for path in found if path in args.paths or not is_beside_best(path)]
     names = said_names(args.class_names)
     images = list_images(args.data, "val", names)
     if args.attention_type:

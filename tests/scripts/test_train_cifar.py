@@ -52,7 +52,8 @@ def test_the_recipe_is_the_papers(whole):
     # of 3 iterations, the last is at a tenth; the one that completes the epoch at a hundredth
     assert [line["lr"] for line in metrics(whole)] == pytest.approx([0.1, 0.001])
     log = path(whole, "log.txt").read_text().splitlines()
-    beginnings = ["device", "network", "SimAM", "parameters", "FLOPs", "data", "schedule", "run"]
+    beginnings = ["command", "started", "device", "network", "SimAM", "parameters", "FLOPs"]
+    beginnings += ["data", "schedule", "run"]
     assert [line.split()[0] for line in log[: len(beginnings)]] == beginnings
     assert "schedule    3 iterations, shortened from 64,000, 2 epochs" in log
 

@@ -28,7 +28,7 @@ class Board:
 
     def __init__(self, folder: str, seen: int, failed: Callable[[OSError], None]):
         _leave_writers_errors_to_the_next_call()
-        self.writer, self.failed = SummaryWriter(folder, purge_step=seen), failed
+        self.writer, self.failed = SummaryWriter(folder, purge_step=seen + 1), failed
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """The charts, and the run's row in the table of runs, which its results will complete."""
