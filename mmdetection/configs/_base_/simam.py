@@ -19,6 +19,6 @@ except ModuleNotFoundError:
     except ModuleNotFoundError as error:
         raise ImportError(
             f"the mmdet that is imported, {import_module('mmdet').__path__[0]}, "
-            "has no ResNetSimAM; in a tree that it was copied into, start from its root with PYTHONPATH=., "
-            "or put the root of SimAM's repository on PYTHONPATH"
+            "has no ResNetSimAM; in a tree that it was copied into, start from its root with "
+            "PYTHONPATH=., or put the root of SimAM's repository on PYTHONPATH"
         ) from error
