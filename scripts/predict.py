@@ -3,10 +3,11 @@
     python scripts/predict.py IMAGE_OR_FOLDER... --checkpoint FILE
     python scripts/predict.py IMAGE_OR_FOLDER... --checkpoint FILE --top 3 --format csv
 
-Images are decoded, resized and cropped as in the evaluations of the network's training. It is
-recognised as by evaluate_all.py. Classes are called as the training's folders, where the checkpoint
-says them, by ImageNet's names where there are 1,000, else by their index. An image that can't be
-read is one line on standard error; the others are predicted, and the exit code is then 2.
+A tar archive counts as a folder. Images are decoded, resized and cropped as in the evaluations of
+the network's training. It is recognised as by evaluate_all.py. Classes are called as the training's
+folders, where the checkpoint says them, by ImageNet's names where there are 1,000, else by their
+index. An image that can't be read is one line on standard error; the others are predicted, and the
+exit code is then 2.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -91,7 +92,8 @@ from utils.data.files import IMAGE_ENDINGS, counted, find_files
 from utils.data.images import EvalTransform
 from utils.data.listing import Listing
 from utils.data.loader import BadImage, DeviceLoader, ImageDataset, Sample
-from utils.data.places import file
+from utils.data.places import Place
+from utils.data.tars import images_at
 from utils.errors import one_line
 from utils.processes.dist import alone
 from utils.processes.ending import exit_code
@@ -111,36 +113,37 @@ class ReadableImages(ImageDataset):
 
 
 def predict(
-    trained: Trained, loader: DeviceLoader, paths: list[str], top: int
+    trained: Trained, loader: DeviceLoader, images: Sequence[Place], top: int
 ) -> Iterator[Prediction]:
     """What each readable image shows, its `top` likeliest classes, the likeliest first.
 
-    loader: of `ReadableImages`, each with its place among `paths` as target. Raises UsageError for
-    a network whose outputs are not finite.
+    loader: of `ReadableImages`, each with its place among `images` as target. Raises UsageError
+    for a network whose outputs are not finite.
     """
-    for images, places in loader:
+    for batch, places in loader:
         with torch.no_grad():
-            probabilities = trained.model(images).softmax(1)
+            probabilities = trained.model(batch).softmax(1)
         trained.checkpoint.check_finite(probabilities)
         best = probabilities.topk(min(top, len(trained.classes)))
         columns = places.tolist(), best.indices.tolist(), best.values.tolist()
         for place, indices, confidences in zip(*columns, strict=True):
             if place != UNREADABLE:
                 likeliest = zip(indices, confidences, strict=True)
-                yield paths[place], [Guess(trained.classes[i], i, c) for i, c in likeliest]
+                yield str(images[place]), [Guess(trained.classes[i], i, c) for i, c in likeliest]
 
 
 def run(args: argparse.Namespace) -> int:
     dist = alone(args.gpu)
     left_out = Counter()
     paths = find_files(args.paths, IMAGE_ENDINGS, "image", left_out)
+    images = [image for path in paths for image in images_at(path, left_out)]
     if left_out:
         print(f"left out    {counted(left_out)}", file=sys.stderr)
     trained = load_and_tell(args.checkpoint, args)
     dist.place(trained.model)
     prepared = trained.preparation
-    listing = Listing([], [*map(file, paths)], np.arange(len(paths)))
-    batches = EvalBatches(len(paths), args.batch_size)
+    listing = Listing([], images, np.arange(len(images)))
+    batches = EvalBatches(len(images), args.batch_size)
     loader = DeviceLoader(
         ReadableImages(listing, EvalTransform(prepared.centre_crop, prepared.shorter_side)),
         batches,
@@ -148,9 +151,9 @@ def run(args: argparse.Namespace) -> int:
         trained.normalise(dist.device),
         report=lambda line: print(one_line(f"error: {line}"), file=sys.stderr),
     )
-    predictions = predict(trained, loader, paths, args.top)
+    predictions = predict(trained, loader, images, args.top)
     first = list(islice(predictions, 1))  # an error comes before any heading
-    WRITERS[args.format](chain(first, predictions), max(map(len, paths)))
+    WRITERS[args.format](chain(first, predictions), max(len(str(image)) for image in images))
     return 2 if loader.passed_over else 0
 
 

@@ -1,5 +1,6 @@
 """Images in archives are those of class folders: listed, trained on and evaluated alike."""
 
+import json
 import os
 import signal
 import tarfile
@@ -13,7 +14,7 @@ from runs import SignalAtForward, assert_equal, command, load, path, run
 from tars import tar_of
 
 from networks.cifar.resnet import CifarResNet
-from scripts import check_images, evaluate_all
+from scripts import check_images, evaluate_all, predict
 from utils.data import listing
 from utils.data.listing import list_images
 from utils.errors import UsageError
@@ -92,6 +93,16 @@ def test_they_are_evaluated_alike(form, folders, packed, names, trained_on_folde
     assert said[:2] == said[2:]
     assert check_images.main([str(packed(form)), "-j", "1"]) == 0
     assert "0 of 36 images are unreadable" in capsys.readouterr().err
+
+
+def test_what_is_in_an_archive_is_predicted(folders, packed, trained_on_folders, capsys):
+    best, said = path(trained_on_folders, "model_best.pth.tar"), []
+    for place in (folders / "val" / WNIDS[0], packed("tar_a_class") / "val" / f"{WNIDS[0]}.tar"):
+        words = [str(place), "--checkpoint", str(best), "--format", "jsonl", "--gpu", "-1"]
+        assert predict.main(words) == 0
+        said.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert [each["predictions"] for each in said[0]] == [each["predictions"] for each in said[1]]
+    assert len(said[0]) == 4
 
 
 def tree(root, train: dict[str, bytes], val: dict[str, bytes] | None = None):

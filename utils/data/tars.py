@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..errors import UsageError, reason
 from .files import is_data, is_image, kind_of
 from .imagenet import ARCHIVES
-from .places import Member
+from .places import Member, Place, file
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 # how compressed files begin, and what unpacks them
@@ -67,10 +67,10 @@ def images_in(
             images[each.name] = each
     is_shard = any(_key(name)[0] in labels for name in images)
     found = []
-    with open(path, "rb") as file:
+    with open(path, "rb") as shard:
         for name, each in images.items():
             if is_shard:
-                label = named(_label(path, file, each, labels.get(_key(name)[0])), names)
+                label = named(_label(path, shard, each, labels.get(_key(name)[0])), names)
                 name = f"{label}/{os.path.basename(name)}"
             else:
                 name = _placed(archive, name, class_of)
@@ -78,6 +78,13 @@ def images_in(
             place = os.fsencode(name), os.fsencode(archive), each.offset, each.size
             found.append((label, Member(folder, *place)))
     return found
+
+
+def images_at(path: str, left_out: Counter[str]) -> list[Place]:
+    """The image in the file `path`; of a tar archive those in it, see `images_in`."""
+    if not path.lower().endswith(ENDINGS):
+        return [file(path)]
+    return [place for _, place in images_in(*os.path.split(path), left_out)]
 
 
 def named(label: int | str, names: Sequence[str]) -> str:
@@ -92,16 +99,16 @@ def named(label: int | str, names: Sequence[str]) -> str:
 def _files_in(path: str, left_out: Counter[str]) -> Iterator[Packed]:
     """Those of the archive `path` and of the archives in it; raises UsageError."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(6)
+        with open(path, "rb") as archive:
+            start = archive.read(6)
             for mark, unpack in COMPRESSED.items():
                 if start.startswith(mark):
                     raise UsageError(
                         f"archive {path} is compressed, so its images can't be read one by one; "
                         f"{unpack} makes a .tar of it"
                     )
-            file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
+            archive.seek(0)
+            with tarfile.open(fileobj=archive, mode="r:") as tar:
                 yield from _packed(tar, 0, left_out)
     except (tarfile.TarError, OSError) as error:
         raise UsageError(f"can't read archive {path} ({reason(error)}); get it again") from None

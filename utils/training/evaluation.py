@@ -69,7 +69,7 @@ def outcomes_of(
     """
     own = torch.cat(recorder.kept)
     rows = own.new_zeros(len(images.images), own.shape[1])
-    rows[loader.batches.indices.start :: loader.batches.indices.step] = own
+    rows[loader.batches.own.start :: loader.batches.own.step] = own
     rows = dist.sum(rows).cpu().numpy()
     answers = rows[:, :-1].astype(int)
     return Outcomes(images.images, images.targets, answers, rows[:, -1], names)

@@ -26,7 +26,7 @@ class SpreadSample:
 
     def __iter__(self) -> Iterator[Batch]:
         kept: list[Batch] = []
-        first, every = 0, max(len(self.batches.indices) // SHOWN, 1)
+        first, every = 0, max(len(self.batches.own) // SHOWN, 1)
         for images, targets in self.loader:
             chosen = slice(-first % every, None, every)
             kept.append((images[chosen].clone(), targets[chosen].clone()))
