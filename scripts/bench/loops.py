@@ -85,7 +85,7 @@ class Ours:
 
     def __init__(self, config: Config, steps: int = 1):
         images = range(steps * config.data.batch_size)
-        listing = synthetic_listing("train", config.network.num_classes)._replace(paths=images)
+        listing = synthetic_listing("train", config.network.num_classes)._replace(images=images)
         self.dist = alone(config.machine.gpu)
         self.learner, self.batches = begin(config, listing, self.dist)
         self.net, self.precision = self.learner.model, self.learner.precision
