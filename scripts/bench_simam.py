@@ -259,7 +259,7 @@ def bench_network(arch: str, batch_size: int, device: str, sizes: Sizes, report:
         ]
         report.add("networks", rows)
     about = {"network": arch, "batch": batch_size}
-    report.add("costs", [about | {"attention": n} | costs(each) for n, each in loops.items()])
+    report.add("costs", [about | {"attention": name} | costs(loops[name]) for name in times])
 
 
 def maps(shape: tuple[int, ...], device: str, dtype: torch.dtype, layout: str) -> torch.Tensor:
