@@ -73,14 +73,18 @@ def table2(place: Place) -> Iterator[list[Step]]:
 def plan(place: Place) -> Iterator[list[Step]]:
     """Groups of steps; those of one run at the same time. On the CPU a small part of each kind."""
     cuda = place.device == "cuda"
-    commands = "resume", "evaluate", "precision", "memory", "group"
-    correct = [
-        tests("kernel_tests", *(["-n", "8", *KERNEL_TESTS] if cuda else KERNEL_TESTS[:1])),
-        checks(place, "commands", 60, *commands),
-        checks(place, "processes", 60),
-    ]
+    commands = ["resume", "evaluate", "precision", "memory", "group"]
     if cuda:
-        correct += [tests("other_tests", "-n", "8", *OTHER_TESTS), checks(place, "compiled", 60)]
+        correct = [
+            tests("kernel_tests", "-n", "8", *KERNEL_TESTS),
+            tests("other_tests", "-n", "8", *OTHER_TESTS),
+            checks(place, "commands", 60, *commands),
+            checks(place, "processes", 60),
+            checks(place, "compiled", 60),
+        ]
+    else:
+        correct = [tests("kernel_tests", KERNEL_TESTS[0])]
+        yield [checks(place, "commands", 60, *commands, "processes")]
     if place.cifar and not Path(place.cifar).is_dir():
         correct += [Step("unpack", 60, module("runs", place.cifar, str(place.images)))]
     yield correct
