@@ -8,7 +8,7 @@ for the backward pass; and the rate at which the unavoidable traffic passes (for
 y; backward: read x and g, write dx) beside the rate of a plain copy. Blocks: SimAM, batch norm and
 ReLU6, channels-last, beside norm and ReLU6 alone. Both in forward (evaluation) and
 forward+backward (training). Networks: a training and an evaluation step with all these, beside the
-network without attention.
+network without attention, and what a training step costs in memory and in the CPU's time to start.
 The contenders take turns, and a ratio is the median over the turns of the ratio within a turn.
 Every contender is first checked against the formula in float64; one that is wrong, or fails, is
 named on standard error and left out, and the exit code is 1. On a GPU the times are the device's
@@ -30,6 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = bench_parser(__doc__)
     parts = ("layers", "blocks", "networks")
     parser.add_argument("--only", choices=parts, help="all three where not given")
+    parser.add_argument("--smallest", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -37,7 +38,8 @@ if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
 
 import copy
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from statistics import median
@@ -65,23 +67,64 @@ from utils.errors import UsageError
 from utils.processes.ending import exit_code
 
 E_LAMBDA = 0.1
-# by device: what fills it, in under three minutes for all layers and for all networks
-BATCH = {"cpu": 32, "cuda": 256}
-BLOCK_BATCH = {"cpu": 16, "cuda": 256}
-NETWORKS = {
-    "cpu": (("resnet18", 16), ("mobilenet_v2", 16)),
-    "cuda": (("resnet50", 256), ("resnet18", 256), ("mobilenet_v2", 256)),
-}
-ROUNDS = {"cpu": 5, "cuda": 15}
-DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
-# the largest first: what matters most is there if the time runs out
-MAPS = ((64, 56, 56), (32, 112, 112), (128, 28, 28), (256, 14, 14), (512, 7, 7))
-DETECTION = (2, 64, 200, 336)
-BLOCKS = ((32, 112, 112), (64, 56, 56), (144, 56, 56), (192, 28, 28), (576, 14, 14), (960, 7, 7))
-IMAGE_SIZE = 224
 # calls that a GPU gets at once: enough for it to be busy, few enough for its queue of 1024 kernels
 QUEUED = 10
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+MAPS = ((64, 56, 56), (32, 112, 112), (128, 28, 28), (256, 14, 14), (512, 7, 7))
+BLOCKS = ((32, 112, 112), (64, 56, 56), (144, 56, 56), (192, 28, 28), (576, 14, 14), (960, 7, 7))
+# Mask R-CNN's at two scales of its images, and YOLO's three
+DETECTION = (
+    *((2, 64, 200, 336), (2, 256, 50, 84)),
+    *((16, 128, 80, 80), (16, 256, 40, 40), (16, 512, 20, 20)),
+)
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What is measured: by default what fills two cores of a CPU, in a few minutes.
+
+    What matters most comes first, in case the time runs out. networks: with their batch sizes.
+    others: attentions beside SimAM. layers: whole shapes. blocks: those of one image. compiled: for
+    which torch.compile takes part; for all it would take minutes on a GPU.
+    """
+
+    networks: tuple[tuple[str, int], ...] = (("resnet18", 16), ("mobilenet_v2", 16))
+    others: tuple[str, ...] = ()
+    image_size: int = 224
+    blocks: tuple[tuple[int, ...], ...] = BLOCKS
+    block_batch: int = 16
+    layers: tuple[tuple[int, ...], ...] = (*((32, *each) for each in MAPS), (2, 64, 200, 336))
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,)
+    compiled: tuple[tuple[torch.dtype, str], ...] = tuple((torch.float32, each) for each in LAYOUTS)
+    rounds: int = 5
+
+
+SIZES = {
+    "cpu": Sizes(),
+    "cuda": Sizes(
+        networks=tuple(
+            (arch, batch)
+            for batch in (256, 64)
+            for arch in ("resnet50", "resnet18", "mobilenet_v2")
+        ),
+        others=("se", "eca"),
+        block_batch=256,
+        layers=(*((256, *each) for each in MAPS), *DETECTION),
+        dtypes=(torch.bfloat16, torch.float32, torch.float16),
+        compiled=((torch.bfloat16, "channels-last"),),
+        rounds=7,
+    ),
+}
+SMALLEST = Sizes(
+    networks=(("cifar_resnet20", 2),),
+    others=("se",),
+    image_size=32,
+    blocks=((3, 5, 7),),
+    block_batch=2,
+    layers=((2, 3, 5, 7),),
+    compiled=(),
+    rounds=3,
+)
 
 
 class Block(nn.Module):
@@ -95,23 +138,26 @@ class Block(nn.Module):
         return simam_norm_act(x, self.attention, self.norm, self.act)
 
 
-def layers() -> dict[str, nn.Module]:
+def layers(compiled: bool) -> dict[str, nn.Module]:
     """SimAM's contenders; the first is what the others are compared with."""
-    formula = with_formula(SimAM(E_LAMBDA))
-    compiled = torch.compile(SimAM(E_LAMBDA), fullgraph=True, dynamic=False)
-    return {"formula": formula, "compiled": compiled, "operator": SimAM(E_LAMBDA)}
+    found = {"formula": with_formula(SimAM(E_LAMBDA)), "operator": SimAM(E_LAMBDA)}
+    if compiled:
+        found["compiled"] = torch.compile(SimAM(E_LAMBDA), fullgraph=True, dynamic=False)
+    return found
 
 
-def blocks(channels: int) -> dict[str, nn.Module]:
+def blocks(channels: int, compiled: bool) -> dict[str, nn.Module]:
     """The contenders of a whole block; the first is what the others are compared with."""
     block = partial(Block, channels=channels)
-    return {
+    found = {
         "no attention": block(nn.Identity()),
         "formula": block(with_formula(SimAM(E_LAMBDA))),
         "operator": block(with_operator(SimAM(E_LAMBDA))),
-        "compiled": torch.compile(block(SimAM(E_LAMBDA)), fullgraph=True, dynamic=False),
         "one operator": block(SimAM(E_LAMBDA)),
     }
+    if compiled:
+        found["compiled"] = torch.compile(block(SimAM(E_LAMBDA)), fullgraph=True, dynamic=False)
+    return found
 
 
 @torch.no_grad()
@@ -144,10 +190,11 @@ def check(layer: nn.Module, reference: nn.Module, x: torch.Tensor, grad: torch.T
 
 
 def bench_layer(
-    kind: str, contenders: dict[str, nn.Module], x: torch.Tensor, layout: str, report: Report
+    kind: str, contenders: dict[str, nn.Module], x: torch.Tensor, rounds: int, report: Report
 ) -> None:
-    """A row per pass and contender for maps such as `x`; layout: what its own is called."""
+    """A row per pass and contender for maps such as `x`."""
     torch.compiler.reset()
+    layout = next(name for name, each in LAYOUTS.items() if x.is_contiguous(memory_format=each))
     shape, dtype = "x".join(map(str, x.shape)), str(x.dtype).removeprefix("torch.")
     failed = partial(report.fail, f"{shape}, {dtype}, {layout}")
     grad, target, facts = torch.randn_like(x), torch.empty_like(x), {}
@@ -159,7 +206,7 @@ def bench_layer(
             facts[name] = {"maps kept": maps, "max error": error}
         except Exception as error:
             failed(name, error)
-    turns = x.device.type, ROUNDS[x.device.type], QUEUED
+    turns = x.device.type, rounds, QUEUED
     copying = race({"copy": partial(target.copy_, x)}, *turns)["copy"]
     for direction, (run, maps) in PASSES.items():
         calls = {name: partial(run, contenders[name], x, grad) for name in facts}
@@ -175,24 +222,44 @@ def bench_layer(
         report.add(kind, rows)
 
 
-def bench_network(arch: str, batch_size: int, device: str, report: Report) -> None:
+def costs(loops: Ours) -> dict[str, float]:
+    """Of a training step: ms until the CPU has started all of it, and GB that autograd keeps, and
+    at most lie on the GPU besides what lay there before (0 on the CPU)."""
+    cuda, moments = loops.dist.device.type == "cuda", []
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    before, started = torch.cuda.memory_allocated(), time.perf_counter()
+    loops.train(lambda *_: moments.append(time.perf_counter()))
+    peak = torch.cuda.max_memory_allocated() - before
+    with loops.precision.autocast():
+        kept = kept_for_backward(loops.net, next(iter(loops.val))[0])
+    gigabytes = {"kept GB": rounded(kept / 1e9), "peak GB": rounded(peak / 1e9)}
+    return {"host ms": rounded(1e3 * (moments[0] - started))} | gigabytes
+
+
+def bench_network(arch: str, batch_size: int, device: str, sizes: Sizes, report: Report) -> None:
     """A row per step and attention: what main_imagenet.py runs, on a GPU in bfloat16."""
     machine = Machine(gpu=GPU[device], amp="bf16" if device == "cuda" else "none")
-    plain = made_up(Network(arch=arch), IMAGE_SIZE, batch_size, machine)
+    plain = made_up(Network(arch=arch), sizes.image_size, batch_size, machine)
     network = Network(arch=arch, attention="simam", attention_param=E_LAMBDA)
     attentive = replace(plain, network=network)
     loops = {"none": Ours(plain)}
     loops |= {name: Ours(attentive) for name in ("formula", "operator", "one operator")}
     with_formula(loops["formula"].net), with_operator(loops["operator"].net)
+    for name in sizes.others:
+        loops[name] = Ours(replace(plain, network=Network(arch=arch, attention=name)))
     for step, run in {"training": Ours.train, "evaluation": Ours.evaluate}.items():
         calls = {name: partial(run, each) for name, each in loops.items()}
-        times = race(calls, device, ROUNDS[device], failed=partial(report.fail, arch))
+        times = race(calls, device, sizes.rounds, failed=partial(report.fail, arch))
         rows = [
             {"network": arch, "batch": batch_size, "step": step, "attention": name}
             | summary(own, times.get("none"))
             for name, own in times.items()
         ]
         report.add("networks", rows)
+    about = {"network": arch, "batch": batch_size}
+    report.add("costs", [about | {"attention": name} | costs(loops[name]) for name in times])
 
 
 def maps(shape: tuple[int, ...], device: str, dtype: torch.dtype, layout: str) -> torch.Tensor:
@@ -201,20 +268,23 @@ def maps(shape: tuple[int, ...], device: str, dtype: torch.dtype, layout: str) -
 
 def bench(args: argparse.Namespace) -> int:
     device = device_of(args.device)
+    sizes = SMALLEST if args.smallest else SIZES[device]
     FUSED.add(device)  # on a GPU it is to be measured before it is used
     report = Report(describe(device), args.json)
     parts = (args.only,) if args.only else ("networks", "blocks", "layers")
     if "networks" in parts:
-        for arch, batch_size in NETWORKS[device]:
-            bench_network(arch, batch_size, device, report)
+        for arch, batch_size in sizes.networks:
+            bench_network(arch, batch_size, device, sizes, report)
     if "blocks" in parts:
-        for size, dtype in product(BLOCKS, DTYPES[device]):
-            x = maps((BLOCK_BATCH[device], *size), device, dtype, "channels-last")
-            bench_layer("blocks", blocks(size[0]), x, "channels-last", report)
+        for dtype, size in product(sizes.dtypes, sizes.blocks):
+            x = maps((sizes.block_batch, *size), device, dtype, "channels-last")
+            contenders = blocks(size[0], (dtype, "channels-last") in sizes.compiled)
+            bench_layer("blocks", contenders, x, sizes.rounds, report)
     if "layers" in parts:
-        shapes = [*((BATCH[device], *each) for each in MAPS), DETECTION]
-        for shape, dtype, layout in product(shapes, DTYPES[device], LAYOUTS):
-            bench_layer("layers", layers(), maps(shape, device, dtype, layout), layout, report)
+        for dtype, shape, layout in product(sizes.dtypes, sizes.layers, reversed(LAYOUTS)):
+            x = maps(shape, device, dtype, layout)
+            contenders = layers((dtype, layout) in sizes.compiled)
+            bench_layer("layers", contenders, x, sizes.rounds, report)
     return report.exit_code
 
 

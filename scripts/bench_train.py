@@ -139,6 +139,8 @@ def bench_network(
         # not forked: such a process would share what this one has allocated
         start = partial(ProcessPoolExecutor, 1, get_context("spawn"))
         processes = {name: end.enter_context(start()) for name in contenders}
+        for process in processes.values():
+            process.submit(device_of, None)  # so that all begin their imports now
         for task, title in TASKS.items():
             turns = {
                 name: partial(take_turn, process, contenders[name], task)

@@ -4,6 +4,7 @@
     python scripts/train_cifar.py --dataset cifar100 --arch cifar_resnet56 \\
         --attentions none,simam,se --seeds 1,2,3,4,5
     python scripts/train_cifar.py --data-dir FOLDER --iterations 6400   # a tenth of the schedule
+    python scripts/train_cifar.py --compile --eval-every 20 --seeds 1,2,3,4,5 --concurrent 3
 
 FOLDER holds train/<class>/ and val/<class>/ with images of 32x32 pixels. Every attention and seed
 is a run with a folder of its own, ROOT/DATASET-ARCH[-ATTENTION-paramP]-seedS, as main_imagenet.py
@@ -19,6 +20,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain, cycle
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -36,6 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")
     add("--attentions", type=comma_list(str), default="none", help="such as none,simam,se")
     add("--seeds", type=comma_list(number(int, 0)), default="1", help="such as 1,2,3,4,5")
+    several = "seeds at once, a process each, in turn on the GPUs that --gpu lists, or on all"
+    add("--concurrent", type=number(int, 1), default=1, metavar="K", help=several)
     return parser.parse_args(argv)
 
 
@@ -43,6 +47,9 @@ if __name__ == "__main__":
     end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
 
+import torch
+
+from scripts.paper.common import last_acc1, run_in_turn
 from utils.config import Config, Data, Machine, Network, Optim, run_name
 from utils.data.batches import EvalBatches, TrainBatches
 from utils.data.cifar import CifarLoader, Images, read_folder, read_torchvision
@@ -70,7 +77,15 @@ def recipe(args: argparse.Namespace, network: Network, seed: int, dataset: str) 
         dataset=dataset,
         data=Data(image_size=CIFAR.centre_crop, batch_size=128),
         optim=Optim(weight_decay=5e-4, sched="iterations", iterations=args.iterations),
-        machine=Machine(gpu=args.gpu, seed=seed, print_freq=args.print_freq),
+        machine=Machine(
+            gpu=args.gpu,
+            seed=seed,
+            amp=args.amp,
+            compile=args.compile,
+            compile_mode="reduce-overhead",
+            eval_every=args.eval_every,
+            print_freq=args.print_freq,
+        ),
         folder=os.path.join(args.ckpt, run_name(dataset, network, seed)),
     )
 
@@ -133,7 +148,7 @@ def train(config: Config, splits: Splits, dist: Dist) -> None:
         print(f"finished    {folder}", flush=True)
         return
     run = Run(config, dist, data, found, f"run folder {folder}; the same command goes on")
-    normalise = Normalise(dist.device, CIFAR)
+    normalise = Normalise(dist.device, CIFAR, run.learner.precision.input_dtype)
     shortened = f", shortened from {ITERATIONS:,}" * (config.optim.iterations < ITERATIONS)
     run.train(
         CifarLoader(images, batches, normalise),
@@ -154,19 +169,39 @@ def train_in_turn(runs: Iterable[list[Config]], splits: Splits, dist: Dist) -> N
             train(config, splits, dist)
 
 
-def train_all(args: argparse.Namespace) -> None:
+def train_at_once(args: argparse.Namespace, argv: list[str]) -> int:
+    """This command for each seed, `args.concurrent` at a time; the first exit code that is not 0.
+
+    Their logs are in the run folders.
+    """
+    gpus = args.gpu.split(",") if args.gpu else map(str, range(torch.cuda.device_count()))
+    places = cycle(list(gpus) or ["-1"])
+    own = [sys.executable, __file__, *argv, "--concurrent", "1"]
+    commands = [[*own, "--seeds", str(seed), "--gpu", next(places)] for seed in args.seeds]
+    threads = str(max((os.cpu_count() or 1) // args.concurrent, 1))
+    return run_in_turn(commands, {"OMP_NUM_THREADS": threads, **os.environ}, args.concurrent)
+
+
+def train_all(args: argparse.Namespace, argv: list[str]) -> int | None:
     """A run for each attention and seed."""
-    dist = alone(args.gpu)
     networks = [Network(arch=args.arch, attention=attention) for attention in args.attentions]
     for network in networks:
         network.build()  # a wrong name is told before hours of other runs
-    splits = read_images(args, args.dataset)
-    train_in_turn(recipes(args, networks, dataset_name(args, args.dataset)), splits, dist)
+    runs = recipes(args, networks, dataset_name(args, args.dataset))
+    if args.concurrent > 1:
+        code = train_at_once(args, argv)
+        for config in chain.from_iterable(runs):
+            for acc1 in last_acc1([config]):
+                print(f"finished    {config.folder}, Acc@1 {acc1:.3f}", flush=True)
+        return code
+    dist = alone(args.gpu)
+    train_in_turn(runs, read_images(args, args.dataset), dist)
+    return None
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    return exit_code(lambda: train_all(args))
+    return exit_code(lambda: train_all(args, sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

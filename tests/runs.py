@@ -4,6 +4,7 @@ import json
 import os
 import resource
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,15 @@ class SignalAtForward:
     """Send a real signal to this process when a `network`'s forward pass number `count` begins."""
 
     def __init__(self, network: type, count: int, signum: int):
-        self.network, self.left, self.signum = network, count, signum
+        # the header counts FLOPs with one pass of its own, in evaluation mode, where thop is there
+        left = count if find_spec("thop") else count - 1
+        self.network, self.left, self.signum = network, left, signum
 
     def __enter__(self):
         forward = self.forward = self.network.forward
 
         # in place of a hook on all modules, with which blocks compute, and round, otherwise
         def counted(module, *inputs):
-            # the header counts FLOPs with one forward pass of its own, in evaluation mode
             self.left -= 1
             if self.left == 0:
                 os.kill(os.getpid(), self.signum)

@@ -183,6 +183,7 @@ class Machine:
     """Where a run computes and what it says; nothing here changes what is learnt, but rounding.
 
     gpu, parallel, dist_backend: see `utils.processes.dist.start`. seed: None draws one.
+    compile_mode: torch.compile's. eval_every: epochs from one evaluation, log and save to the next.
     """
 
     gpu: str | None = option(
@@ -206,6 +207,8 @@ class Machine:
     save_every_minutes: float | None = option(
         None, "save within epochs, too, for machines that may die", type=POSITIVE, metavar="M"
     )
+    compile_mode: str = "default"
+    eval_every: int = 1
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -12,7 +12,7 @@ from utils.data.loader import eval_loader
 from utils.data.preparation import IMAGENET
 from utils.data.seed import seed_all
 from utils.processes.dist import alone, choose_device
-from utils.training.engine import evaluate, train_one_epoch
+from utils.training.engine import AfterStep, evaluate, train_one_epoch
 from utils.training.metrics import Totals, correct_at
 
 try:
@@ -93,9 +93,9 @@ class Ours:
         self.val = eval_loader(listing, config.data, *prepared)
         self.image = next(iter(self.val))[0][:1]
 
-    def train(self) -> None:
-        totals = Totals.zero(self.dist.device)
-        train_one_epoch(self.learner, self.batches, totals, lambda step: self.learner.optim.lr)
+    def train(self, after_step: AfterStep = lambda *_: None) -> None:
+        totals, lr = Totals.zero(self.dist.device), self.learner.optim.lr
+        train_one_epoch(self.learner, self.batches, totals, lambda _step: lr, after_step=after_step)
 
     def evaluate(self) -> None:
         evaluate(self.net, self.val, self.dist, self.precision)

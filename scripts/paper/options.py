@@ -16,5 +16,10 @@ def add_recipe(parser: Parser) -> None:
     add_gpu(group)
     add = group.add_argument
     add("--iterations", type=number(int, 1), default=ITERATIONS, help="the schedule's length")
+    add("--amp", choices=("none", "bf16", "fp16"), default="none", help="mixed precision")
+    compiles = "torch.compile, and on a GPU a step of the network as two recorded graphs"
+    add("--compile", action="store_true", help=compiles)
+    often = "epochs from one evaluation, line and save to the next"
+    add("--eval-every", type=number(int, 1), default=1, metavar="N", help=often)
     add("-p", "--print-freq", type=number(int, 1), default=100, help="steps between lines")
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")

@@ -7,7 +7,6 @@ from random import Random
 
 import numpy as np
 import pytest
-import simplejpeg
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import default_collate
@@ -31,6 +30,8 @@ from utils.data.loader import BadImage, Collate, DeviceLoader, ImageDataset
 from utils.data.normalise import Normalise
 from utils.data.places import file
 from utils.errors import UsageError
+
+simplejpeg = pytest.importorskip("simplejpeg")
 
 # real broken files, where they are at hand
 BROKEN = Path(__file__).resolve().parents[3] / "shared" / "data" / "broken"

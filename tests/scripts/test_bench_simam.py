@@ -1,6 +1,7 @@
 """The benchmark on small maps."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,21 +17,15 @@ class Wrong(SimAM):
         return super().forward(x) * 1.01
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """Small maps of one shape, one network on small images, few rounds."""
-    monkeypatch.setattr(bench_simam, "MAPS", ())
-    monkeypatch.setattr(bench_simam, "DETECTION", (2, 3, 5, 7))
-    monkeypatch.setattr(bench_simam, "BLOCKS", ((3, 5, 7),))
-    monkeypatch.setattr(bench_simam, "NETWORKS", {"cpu": (("resnet18", 2),)})
-    monkeypatch.setattr(bench_simam, "IMAGE_SIZE", 32)
-    monkeypatch.setattr(bench_simam, "ROUNDS", {"cpu": 3})
+SMALLEST = "--device", "cpu", "--smallest"
 
 
 @pytest.mark.slow
-def test_report(tiny, tmp_path, capsys):
+def test_report(tmp_path, capsys, monkeypatch):
+    compiled = replace(bench_simam.SMALLEST, compiled=bench_simam.Sizes.compiled)
+    monkeypatch.setattr(bench_simam, "SMALLEST", compiled)
     path = tmp_path / "report.json"
-    assert bench_simam.main(["--device", "cpu", "--json", str(path)]) == 0
+    assert bench_simam.main([*SMALLEST, "--json", str(path)]) == 0
     report = json.loads(path.read_text())
     assert report["torch"] == torch.__version__
     layers, blocks, networks = (report[kind] for kind in ("layers", "blocks", "networks"))
@@ -44,15 +39,19 @@ def test_report(tiny, tmp_path, capsys):
         if row["SimAM"] == "formula":
             assert row["speed"] == 1
             assert row["maps kept"] > 3.5
-    contenders = ["no attention", "formula", "operator", "compiled", "one operator"]
+    contenders = ["no attention", "formula", "operator", "one operator", "compiled"]
     assert [row["SimAM"] for row in blocks] == 2 * contenders
     assert [row["speed"] for row in blocks if row["SimAM"] == "no attention"] == [1, 1]
     found = [(row["step"], row["attention"]) for row in networks]
-    attentions = ("none", "formula", "operator", "one operator")
+    attentions = ("none", "formula", "operator", "one operator", "se")
     assert found == [(s, attention) for s in ("training", "evaluation") for attention in attentions]
+    costs = {row["attention"]: row for row in report["costs"]}
+    assert tuple(costs) == attentions
+    assert costs["formula"]["kept GB"] > costs["operator"]["kept GB"] > costs["none"]["kept GB"] > 0
+    assert all(row["host ms"] > 0 for row in costs.values())
     printed = capsys.readouterr().out.splitlines()
     tables = [line for line in printed if line.startswith("|")]
-    assert len(tables) == len(layers) + len(blocks) + len(networks) + 6
+    assert len(tables) == len(layers) + len(blocks) + len(networks) + len(costs) + 8
 
 
 def test_refuses_to_time_what_is_wrong():
@@ -64,13 +63,14 @@ def test_refuses_to_time_what_is_wrong():
 
 
 @pytest.mark.slow
-def test_what_is_wrong_is_reported_and_the_others_are_timed(tiny, monkeypatch, tmp_path, capsys):
+def test_what_is_wrong_is_reported_and_the_others_are_timed(monkeypatch, tmp_path, capsys):
     contenders = {"formula": with_formula(SimAM(0.1)), "operator": Wrong(0.1)}
-    monkeypatch.setattr(bench_simam, "layers", lambda: contenders)
+    monkeypatch.setattr(bench_simam, "layers", lambda _compiled: contenders)
     path = tmp_path / "report.json"
-    assert bench_simam.main(["--device", "cpu", "--only", "layers", "--json", str(path)]) == 1
+    assert bench_simam.main([*SMALLEST, "--only", "layers", "--json", str(path)]) == 1
     report = json.loads(path.read_text())
     assert {row["SimAM"] for row in report["layers"]} == {"formula"}
     lines = [f"failed: {line}" for line in report["failures"]]
     assert lines == capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("failed: 2x3x5x7, float32, contiguous, operator: UsageError: wrong")
+    where = "2x3x5x7, float32, channels-last, operator"
+    assert lines[0].startswith(f"failed: {where}: UsageError: wrong")

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from runs import SignalAtForward, assert_same_run, load, metrics, path
+from runs import SignalAtForward, assert_same_run, load, metrics, path, same
+from tiny import Tiny
 
+from networks import MODELS
 from networks.cifar.resnet import CifarResNet
 from scripts.train_cifar import main
+from utils.report.runs import read_finished
 
 STEPS = 2  # 140 images in batches of 128
 
@@ -74,6 +77,42 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, images, tmp_path, capsys, forw
     assert (stopped["epoch"], stopped["step"]) == position
     assert run(images, tmp_path) == 0
     assert_same_run(tmp_path, whole)
+
+
+def test_fewer_evaluations_make_the_same_weights(whole, images, tmp_path):
+    assert run(images, tmp_path, "--eval-every", 5) == 0
+    assert same(load(tmp_path)["state_dict"], load(whole)["state_dict"])
+    (line,) = metrics(tmp_path)
+    assert (line["epoch"], line["val_acc1"]) == (1, metrics(whole)[1]["val_acc1"])
+    assert read_finished(path(tmp_path).parent)
+
+
+@pytest.mark.slow
+def test_seeds_at_once_make_the_weights_of_each_alone(whole, images, tmp_path, capsys):
+    words = "--seeds", "1,2", "--concurrent", 2
+    assert run(images, tmp_path, *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    folders = [tmp_path / path(whole).parent.name.replace("seed1", f"seed{n}") for n in (1, 2)]
+    assert sorted(tmp_path.iterdir()) == folders
+    assert [line.split(", ")[0] for line in lines] == [f"finished    {each}" for each in folders]
+    one = torch.load(folders[0] / "checkpoint.pth.tar", weights_only=True)
+    assert same(one["state_dict"], load(whole)["state_dict"])
+
+
+def test_mixed_precision_is_the_images_type_too(images, tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "tiny", Tiny)
+    assert run(images, tmp_path, "--amp", "bf16", "--iterations", 1, "--arch", "tiny") == 0
+    assert metrics(tmp_path)[0]["train_loss"] > 0
+
+
+@pytest.mark.slow
+def test_compiled_steps_train_as_eager_ones(images, tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "tiny", Tiny)
+    for name, *more in (("eager",), ("compiled", "--compile")):
+        assert run(images, tmp_path / name, "--arch", "tiny", *more) == 0
+    weights = [load(tmp_path / name)["state_dict"] for name in ("eager", "compiled")]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
+    assert "compiled    in" in path(tmp_path / "compiled", "log.txt").read_text()
 
 
 def test_finished_runs_are_passed_over_and_missing_ones_made(images, tmp_path, capsys):

@@ -13,7 +13,7 @@ from utils.config import Config, Data, Network, Optim
 from utils.data.batches import TrainBatches
 from utils.data.cifar import CifarLoader, Images
 from utils.data.images import TrainTransform
-from utils.data.listing import synthetic_listing
+from utils.data.listing import list_images
 from utils.data.loader import DeviceLoader, ImageDataset, SyntheticLoader
 from utils.data.mixing import MixingLoader
 from utils.data.normalise import Normalise
@@ -197,11 +197,12 @@ def test_evaluation_is_independent_of_the_batch_size_and_changes_nothing(arch):
 
 
 def from_files(batches: TrainBatches, normalise: Normalise, folder: Path) -> DeviceLoader:
-    paths = [str(folder / f"{number}.jpg") for number in range(24)]
-    for path in paths:
+    for number in range(24):
+        path = folder / "train" / str(number % 5) / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (90, 70), (40, 80, 120)).save(path)
-    listing = synthetic_listing("train", 5)._replace(paths=paths)
-    return DeviceLoader(ImageDataset(listing, TrainTransform(64)), batches, 0, normalise)
+    dataset = ImageDataset(list_images(str(folder), "train"), TrainTransform(64))
+    return DeviceLoader(dataset, batches, 0, normalise)
 
 
 def from_cifar(batches: TrainBatches, normalise: Normalise, _folder: Path) -> CifarLoader:

@@ -16,8 +16,8 @@ WANTED = ("epoch", "train_loss", "val_loss", "train_acc1", "val_acc1")
 
 @dataclass(frozen=True)
 class PastRun:
-    """settings: what its args.json holds, {} without one. epochs: those done, one at least, an
-    entry each as in its metrics.jsonl."""
+    """settings: what its args.json holds, {} without one. epochs: those that were
+    evaluated, one at least, an entry each as in its metrics.jsonl."""
 
     folder: str
     settings: Mapping[str, Any]
@@ -60,7 +60,7 @@ def read_finished(folder: str) -> PastRun | None:
         run = read_run(folder)
     except UsageError:
         return None
-    return run if run.settings.get("epochs") == len(run.epochs) else None
+    return run if run.settings.get("epochs") == run.epochs[-1]["epoch"] + 1 else None
 
 
 def labels(folders: Sequence[str]) -> Sequence[str]:

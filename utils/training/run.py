@@ -207,7 +207,8 @@ class Run:
             self.log.warn(f"can't save {self.path(LATEST)} ({error}); the previous one stays")
 
     def train(self, train: Loader, val: Loader, about: list[str]) -> None:
-        """Train up to the last epoch, evaluating and saving after each; then close the log.
+        """Train up to the last epoch, evaluating and saving after each, or after as many as the
+        machine's eval_every says, and after the last; then close the log.
 
         about: lines on the images, for the log's header. Raises Stopped after SIGINT, SIGTERM
         or SIGUSR1 to any process, with the state saved; UsageError for a loss that is not finite,
@@ -245,7 +246,8 @@ class Run:
         """Wrap the network for its processes; compile it, where that is wanted."""
         machine = self.config.machine
         if machine.compile:
-            self.model.compile(dynamic=False)
+            torch.compiler.reset()  # what earlier runs compiled would count against this one's
+            self.model.compile(dynamic=False, mode=machine.compile_mode)
         self.learner.model = self.dist.wrap(self.model, machine.sync_bn)
         # of the modules that are there now: --sync-bn puts others in the place of norms
         self.learner.frozen = freeze(self.model, self.config.optim.freeze)
@@ -256,9 +258,12 @@ class Run:
 
     def _one_epoch(self) -> None:
         before, started = self.seconds, time.perf_counter()
+        epochs = self.config.optim.epochs
         on_train = self._train()
+        if (self.epoch + 1) % self.config.machine.eval_every and self.epoch + 1 < epochs:
+            return self._advance()
         train_seconds = self.seconds
-        title = f"Validation {self.epoch + 1}/{self.config.optim.epochs}"
+        title = f"Validation {self.epoch + 1}/{epochs}"
         results = {"val": self._evaluate(self.learner.model, title)}
         if self.learner.average:
             module = self.learner.average.module
@@ -278,7 +283,7 @@ class Run:
         self.log.metrics(metrics, self.seen)
         self.log.curves({BEST_ACC1: max(acc1, self.best_acc1)}, self.seen)
         self.log.line(
-            f"Epoch {self.epoch + 1}/{self.config.optim.epochs}  lr {metrics['lr']:.6g}  "
+            f"Epoch {self.epoch + 1}/{epochs}  lr {metrics['lr']:.6g}  "
             f"train loss {on_train['loss']:.4f} acc@1 {on_train['acc1']:.2f}  "
             f"val loss {results['val']['loss']:.4f}  "
             f"{metrics['images_per_s']:.1f} images/s  {metrics['seconds']:.1f} s"
@@ -288,11 +293,12 @@ class Run:
         self.log.line(accuracy_line(results["val"], classes))
         if self.learner.average:
             self.log.line(f"{accuracy_line(results['val_ema'], classes)} (average)")
-        if self.dist.is_main and self.epoch + 1 == self.config.optim.epochs:
+        if self.dist.is_main and self.epoch + 1 == epochs:
             average = self.learner.average
             judged = average.module if average else self.model
             self.samples.predictions(judged, self.learner.precision, self.val_loader, self.seen)
-        self._advance(acc1)
+        self._advance()
+        self.save(acc1)
 
     def _lr_at(self, step: int) -> float:
         return lr_at(self.config.optim, self.epoch, step, len(self.train_loader))
@@ -358,10 +364,9 @@ class Run:
             evaluated, self.val_loader, self.dist, precision, progress, after_step
         )
 
-    def _advance(self, acc1: float) -> None:
+    def _advance(self) -> None:
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.totals = Totals.zero(self.dist.device)
-        self.save(acc1)
 
     def _save_due(self) -> bool:
         # the main process's clock decides for all
