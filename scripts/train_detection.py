@@ -22,7 +22,7 @@ from dataclasses import asdict
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils.cli import Parser, number
+from utils.cli import WORKERS, Parser, number
 from utils.detection.options import Detector, Recipe
 from utils.options import COUNT, add_fields, read_fields
 from utils.processes.signals import end_when_asked
@@ -31,7 +31,7 @@ NEEDS_LESS = "a smaller -b or --min-size needs less"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("data", metavar="COCO", help="folder in COCO's format")
     add("-e", "--evaluate", action="store_true", help="evaluate --resume, train nothing")
@@ -45,10 +45,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         add_fields(parser.add_argument_group(kind.__name__.lower()), kind)
     add = parser.add_argument_group("machine").add_argument
     add("--gpu", help="such as 0,1,2,3; -1: the CPU; GPU 0, or else the CPU, by default")
-    add("-j", "--workers", type=number(int, 0), default=4, help="that load images, for each GPU")
+    add("-j", "--workers", type=number(int, 0), default=WORKERS, help="that load images, on a node")
     add("--seed", type=number(int, 0), help="make the run reproducible")
     add("-p", "--print-freq", type=COUNT, default=10, help="steps between lines")
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folder is made")
+    add("--name", help="of the run folder; data, detector, network and seed, where not given")
     args = parser.parse_args(argv)
     if args.evaluate and not args.resume:
         parser.error("-e needs the checkpoint to evaluate: --resume FILE")
@@ -89,7 +90,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace, dist: Dist, folder: str):
         self.args, self.dist, self.folder = args, dist, folder
-        self.recipe = read_fields(Recipe, args)
+        self.recipe, self.workers = read_fields(Recipe, args), dist.workers(args.workers)
         # only the first process reads: the run folder need not be on the other nodes
         found = Found.of(*dist.from_main(lambda: find_checkpoint(args.resume, folder).plain()))
         said = found.checkpoint.content if found.checkpoint else {}
@@ -110,13 +111,18 @@ class Run:
         dist.check_same(self.facts)
         if found.checkpoint:
             self._go_on(found.checkpoint)
-        self.log = RunLog(folder, not dist.is_main, self.epoch, vars(args))
+        self.log = RunLog(folder, not dist.is_main, self.epoch, vars(args), self.seen)
         self.log.lines([f"device      {devices_in_words(dist)}", *notes, *found.notes])
         self.log.line(
             f"data        {len(self.train_images)} training and {len(self.val_images)} validation "
             f"images, {len(self.train_images.categories)} categories, seed {self.seed}"
         )
         self.log.line(f"run folder  {folder}, epoch {self.epoch + 1}, step {self.step + 1}")
+
+    @property
+    def seen(self) -> int:
+        """Training images until now."""
+        return self.epoch * self.batches.used + self.batches.images_until(self.step)
 
     @property
     def facts(self) -> dict[str, int | float | str | None]:
@@ -175,7 +181,7 @@ class Run:
         started, steps, title = time.perf_counter(), len(self.batches), f"Epoch {self.epoch + 1}"
         self.batches.start(self.epoch, self.step)
         self.model.train()
-        for images, targets in self.train_images.load(self.batches, self.args.workers):
+        for images, targets in self.train_images.load(self.batches, self.workers):
             lr = self.recipe.lr_at(self.epoch, self.step, steps)
             loss = self._learn(images, targets, lr)
             self.step, self.loss = self.step + 1, self.loss + loss
@@ -196,11 +202,11 @@ class Run:
         loss = self._summed_loss() / steps / self.dist.world
         lr = self.recipe.lr_at(self.epoch, steps - 1, steps)
         model = self.dist.for_evaluation(self.wrapped)
-        found = evaluate(model, self.val_images, self.dist, self.args.workers, self.args.show_dir)
+        found = evaluate(model, self.val_images, self.dist, self.workers, self.args.show_dir)
         metrics = {"epoch": self.epoch, "lr": lr, "train_loss": loss}
         for kind, figures in found.items():
             metrics |= {f"val_{kind}_{name}": value for name, value in asdict(figures).items()}
-        self.log.metrics(metrics | {"seconds": time.perf_counter() - started})
+        self.log.metrics(metrics | {"seconds": time.perf_counter() - started}, self.seen)
         self.log.line(f"{title}/{self.recipe.epochs}  train loss {loss:.4f}")
         self.log.lines(map(in_words, found, found.values()))
         self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.0
@@ -232,7 +238,7 @@ def evaluate_alone(args: argparse.Namespace, dist: Dist, folder: str) -> None:
     path = os.path.join(folder, LATEST) if args.resume == "auto" else args.resume
     images = CocoImages(args.data, "val", args.detector == "mask_rcnn")
     model, notes = make_detector(args, images.num_classes, Checkpoint(path))
-    found = evaluate(dist.place(model), images, dist, args.workers, args.show_dir)
+    found = evaluate(dist.place(model), images, dist, dist.workers(args.workers), args.show_dir)
     if dist.is_main:
         print(*notes, *map(in_words, found, found.values()), sep="\n")
 
@@ -247,7 +253,8 @@ def command(args: argparse.Namespace, argv: list[str]) -> int | None:
     if args.show_dir:
         os.makedirs(args.show_dir, exist_ok=True)
     dataset = f"{os.path.basename(os.path.abspath(args.data))}-{args.detector}"
-    folder = os.path.join(args.ckpt, run_name(dataset, network_of(args), args.seed))
+    name = run_name(dataset, network_of(args), args.seed)
+    folder = os.path.join(args.ckpt, args.name or name)
     if args.evaluate:
         return evaluate_alone(args, dist, folder)
     return Run(args, dist, folder).train()
