@@ -43,11 +43,14 @@ class Parser(argparse.ArgumentParser):
         self.removed = dict(removed or {})
         self.add_argument("--version", action="version", version=_version())
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None):
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None):
         if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
             import argcomplete
 
             argcomplete.autocomplete(self)
+        return super().parse_args(args, namespace)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None):
         words = [self._dashed(word) for word in (sys.argv[1:] if args is None else args)]
         for word in words:
             self._check_known(word.partition("=")[0])

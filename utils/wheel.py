@@ -12,3 +12,7 @@ class FreshBuild(build_py):
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
+
+    def get_source_files(self) -> list[str]:
+        """With this file: a source archive has what its wheel is built with."""
+        return [*super().get_source_files(), "utils/wheel.py"]

@@ -90,7 +90,7 @@ def make(name):
 
 def sizes(name):
     """At the first a module is traced; it is used at all."""
-    if name not in NETWORKS:
+    if name not in {*NETWORKS, *list_models()}:
         return [(2, 16, 6, 8), (3, 16, 7, 5), (1, 16, 1, 1)]
     return [(2, 3, 40, 48), (3, 3, 56, 40)]
 
