@@ -112,3 +112,5 @@ def speed(place: Place) -> Iterator[list[Step]]:
     if cuda and not place.cifar:  # else Table 2 takes its time
         words = *train, "--compile", "--no-timm", "resnet18"
         yield [Step("compiled_training", 60, words)]
+        compare = "scripts/compare_attentions.py", *device, "-b", "64", "--rounds", "3"
+        yield [Step("attentions", 90, (*compare, "resnet50"))]
