@@ -8,8 +8,8 @@ import tarfile
 import warnings
 import zipfile
 from argparse import Namespace
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import safetensors
@@ -48,7 +48,8 @@ DATA = {
     "pathlib": "PosixPath PurePosixPath PureWindowsPath WindowsPath",
     "pathlib._local": "PosixPath PurePosixPath PureWindowsPath WindowsPath",  # Python 3.13
     "datetime": "date datetime time timedelta timezone",
-    "builtins": "bool dict float int list str tuple",  # a defaultdict's
+    # a defaultdict's, and what a HistoryBuffer asks of its class
+    "builtins": "bool dict float getattr int list str tuple",
     "mmengine.logging.history_buffer": "HistoryBuffer",
 }
 HARMLESS = [
@@ -109,6 +110,18 @@ def read_file(path: str) -> Any:
         raise CheckpointError(f"checkpoint {path} {_reason(path, head, error)}") from None
 
 
+@contextmanager
+def harmless_alone() -> Iterator[None]:
+    """In which nothing is loaded but what is `HARMLESS`, whatever else this process allows."""
+    allowed = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            yield
+    finally:
+        torch.serialization.add_safe_globals(allowed)
+
+
 def _read_safetensors(path: str) -> dict[str, Any]:
     with safetensors.safe_open(path, framework="pt", device="cpu") as file:
         noted = (file.metadata() or {}).get("network", "{}")
@@ -128,7 +141,7 @@ def _read_pickled(path: str) -> Any:
     with (
         open(path, "rb") as file,
         warnings.catch_warnings(),
-        torch.serialization.safe_globals(HARMLESS),
+        harmless_alone(),
     ):
         warnings.simplefilter("ignore")  # of foreign pickles; what matters becomes an error
         try:
@@ -181,7 +194,7 @@ def _reason(path: str, head: bytes, error: Exception) -> str:
 
 def _foreign_classes(path: str, error: Exception) -> list[str]:
     """The classes and functions in `path` that PyTorch does not load; none is run."""
-    with suppress(Exception), torch.serialization.safe_globals(HARMLESS):
+    with suppress(Exception), harmless_alone():
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     return re.findall(r"GLOBAL ([\w.]+) ", str(error))  # in the older format, the first alone
 
@@ -209,7 +222,7 @@ def to_bytes(content: Any) -> bytes:
 
 def from_bytes(data: bytes) -> Any:
     """What `to_bytes` was given; nothing in `data` is run."""
-    with torch.serialization.safe_globals(HARMLESS):
+    with harmless_alone():
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
