@@ -24,6 +24,7 @@ def photos(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_what_it_says(photos, tmp_path, capsys):
     path = tmp_path / "report.json"
     words = [str(photos), str(photos), "--json", str(path)]

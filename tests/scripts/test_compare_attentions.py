@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from torch import nn
 
@@ -46,6 +47,7 @@ def test_a_time_is_relative_to_the_same_turn():
     assert (found.ms, found.relative, found.low, found.high) == (400, 2, 2, 2)
 
 
+@pytest.mark.slow
 def test_the_table_has_every_module(tmp_path, capsys):
     path = tmp_path / "costs.json"
     words = "cifar_resnet20 --device cpu --image-size 32 -b 2 --rounds 2"

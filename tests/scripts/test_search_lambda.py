@@ -11,6 +11,7 @@ from scripts.search_lambda import main
 from utils.data.cifar import hold_out, read_folder
 
 
+@pytest.mark.slow
 def test_lambdas_are_compared_on_held_out_images(digits32, tmp_path, capsys):
     words = f"--data-dir {digits32} --gpu -1 --iterations 1 --ckpt {tmp_path / 'runs'}"
     words += f" --lambdas 0.1,1e-6 --seeds 1,2 --out {tmp_path / 'figure'}"

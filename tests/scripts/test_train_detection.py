@@ -143,6 +143,7 @@ def six(made_once, four) -> Path:
     return made_once("six", make)
 
 
+@pytest.mark.slow
 def test_stopped_within_an_epoch_it_goes_on_bit_for_bit(six, tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert code_of(*words(six, whole, *FAST.split())) == 0
