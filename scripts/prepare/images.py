@@ -27,16 +27,15 @@ def write_folder(made: Images, shorter_side: int | None) -> list[str]:
         # an empty one is what a power cut left of a copy that had not reached the disk
         if shorter_side and os.path.exists(target) and os.path.getsize(target):
             continue
+        if shorter_side is None and isinstance(image, File) and link(image, target):
+            continue
         try:
             data = copied(image, shorter_side)
         except Unreadable as error:
             problems.append(str(error))
         else:
             if not (os.path.exists(target) and os.path.getsize(target) == len(data)):
-                os.makedirs(folder, exist_ok=True)
-                linked = shorter_side is None and isinstance(image, File) and link(image, target)
-                if not linked:
-                    write_whole(target, data)
+                write_whole(target, data)
     return problems
 
 
@@ -97,9 +96,15 @@ def shrink(data: bytes, shorter_side: int) -> bytes:
 
 
 def link(image: File, target: str) -> bool:
-    """Give the file a second name, where the disk allows it; returns whether it does."""
+    """Give a regular file a second name, where the disk allows it; returns whether it has that."""
+    path = os.path.realpath(str(image))
+    if not os.path.isfile(path):
+        return False
     try:
-        os.link(os.path.realpath(str(image)), target)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.link(path, target)
+    except FileExistsError:
+        return os.path.samefile(path, target)
     except OSError:
         return False
     return True
@@ -111,5 +116,6 @@ def write_whole(path: str, data: bytes) -> None:
     It is not waited for the disk, which for a million files would take hours: after a power cut a
     file may be too short, which the next try sees.
     """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     Path(path + ".part").write_bytes(data)
     os.replace(path + ".part", path)

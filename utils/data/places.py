@@ -31,7 +31,7 @@ class File(NamedTuple):
     name: bytes
 
     def __str__(self) -> str:
-        return os.path.join(self.folder, os.fsdecode(self.name))
+        return _below(self.folder, self.name)
 
     def read(self) -> bytes:
         if not stat.S_ISREG(os.stat(str(self)).st_mode):
@@ -55,10 +55,10 @@ class Member(NamedTuple):
     size: int
 
     def __str__(self) -> str:
-        return os.path.join(self.folder, *map(os.fsdecode, (self.archive, self.name)))
+        return _below(self.folder, self.archive, self.name)
 
     def read(self) -> bytes:
-        archive = _opened(os.path.join(self.folder, os.fsdecode(self.archive)))
+        archive = _opened(_below(self.folder, self.archive))
         data = os.pread(archive.number, self.size, self.offset)
         if len(data) < self.size:
             raise ValueError("the archive is shorter than when it was listed")
@@ -75,10 +75,10 @@ class Row(NamedTuple):
     row: int
 
     def __str__(self) -> str:
-        return os.path.join(self.folder, *map(os.fsdecode, (self.archive, self.name)))
+        return _below(self.folder, self.archive, self.name)
 
     def read(self) -> bytes:
-        archive = os.path.join(self.folder, os.fsdecode(self.archive))
+        archive = _below(self.folder, self.archive)
         data = _images_of_group(archive, int(self.group))[int(self.row)].as_py()
         if data is None:
             raise ValueError("the row holds no bytes")
@@ -108,6 +108,10 @@ class Places(Sequence[Place]):
 
     def __getitem__(self, index: int) -> Place:
         return self.kind(self.folder, *(column[index] for column in self.columns.values()))
+
+
+def _below(folder: str, *names: bytes) -> str:
+    return os.path.join(folder, *map(os.fsdecode, names))
 
 
 class _Opened:
