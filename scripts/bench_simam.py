@@ -202,7 +202,7 @@ def bench_layer(
         reference = contenders[name if name == "no attention" else "formula"]
         try:
             error = check(layer.to(x.device), reference.to(x.device), x, grad)
-            maps = rounded(kept_for_backward(layer, x) / x.nbytes)
+            maps = rounded(kept_for_backward(layer, x.detach().requires_grad_()) / x.nbytes)
             facts[name] = {"maps kept": maps, "max error": error}
         except Exception as error:
             failed(name, error)
@@ -233,7 +233,8 @@ def costs(loops: Ours) -> dict[str, float]:
     loops.train(lambda *_: moments.append(time.perf_counter()))
     peak = torch.cuda.max_memory_allocated() - before
     with loops.precision.autocast():
-        kept = kept_for_backward(loops.net, next(iter(loops.val))[0])
+        images = next(iter(loops.val))[0]
+        kept = kept_for_backward(loops.net.train(), images, loops.net.parameters())
     gigabytes = {"kept GB": rounded(kept / 1e9), "peak GB": rounded(peak / 1e9)}
     return {"host ms": rounded(1e3 * (moments[0] - started))} | gigabytes
 

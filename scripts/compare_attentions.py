@@ -107,7 +107,7 @@ def kept(loops: Ours, config: Config) -> int:
     shape = config.data.batch_size, 3, config.data.image_size, config.data.image_size
     images = torch.randn(shape, device=loops.dist.device).to(memory_format=torch.channels_last)
     with loops.precision.autocast():
-        return kept_for_backward(loops.net, images)
+        return kept_for_backward(loops.net.train(), images, loops.net.parameters())
 
 
 def bench_network(config: Config, device: str, rounds: int, report: Report) -> None:

@@ -1,5 +1,7 @@
 """What a network's attention costs on any machine: counted, not timed."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -51,15 +53,17 @@ def count_own(model: nn.Module, kind: type[nn.Module], images: torch.Tensor) -> 
     return counted
 
 
-def kept_for_backward(layer: nn.Module, x: torch.Tensor) -> int:
-    """Bytes of the distinct memory that autograd keeps, beside the layer's own weights."""
+def kept_for_backward(
+    forward: Callable, x: torch.Tensor, weights: Iterable[torch.Tensor] = ()
+) -> int:
+    """Bytes of the distinct memory that autograd keeps of `forward(x)`, beside the weights."""
     kept = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # an output itself would hold the graph that holds it, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        layer.train()(x.detach().requires_grad_())
-    own = {weight.untyped_storage().data_ptr() for weight in layer.parameters()}
+        forward(x)
+    own = {weight.untyped_storage().data_ptr() for weight in weights}
     return sum(size for place, size in kept.items() if place not in own)

@@ -9,6 +9,7 @@ from layouts import channels_last, contiguous
 
 from networks.attentions import native, simam
 from networks.attentions.simam import SimAMFunction, simam_formula
+from scripts.bench.costs import kept_for_backward
 
 MAPS = {  # shape, mean, standard deviation
     "primes": ((3, 7, 13, 17), 1, 2),
@@ -77,21 +78,8 @@ def test_closed_form_in_float64(shape, layout):
     assert torch.autograd.gradcheck(lambda x: SimAMFunction.apply(x, 0.1), x)
 
 
-def kept_bytes(function, x):
-    """Of the distinct memory that autograd keeps."""
-    kept = {}
-
-    def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        function(x)
-    return sum(kept.values())
-
-
 def test_keeps_one_map_for_the_backward_pass():
     x = torch.randn(4, 8, 28, 28, requires_grad=True)
-    assert x.nbytes <= kept_bytes(simam, x) <= 1.05 * x.nbytes
-    assert kept_bytes(simam_formula, x) > 3.5 * x.nbytes
-    assert kept_bytes(simam, x.detach()) == 0
+    assert x.nbytes <= kept_for_backward(simam, x) <= 1.05 * x.nbytes
+    assert kept_for_backward(simam_formula, x) > 3.5 * x.nbytes
+    assert kept_for_backward(simam, x.detach()) == 0

@@ -1,6 +1,7 @@
 """What the modules cost: counts against arithmetic by hand, and the table of a small network."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -38,7 +39,11 @@ def test_only_the_modules_own_operations_count():
 
 def test_what_is_kept_for_backward():
     layer, x = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.ReLU()), torch.randn(2, 4, 3, 3)
-    assert kept_for_backward(layer, x) == 2 * x.nbytes  # the input and the result, no weight
+    results = []
+    layer.register_forward_hook(lambda _module, _inputs, out: results.append(weakref.ref(out)))
+    kept = kept_for_backward(layer, x, layer.parameters())
+    assert kept == 2 * x.nbytes  # the input and the result, no weight
+    assert results[0]() is None  # it is gone with its measurement
 
 
 def test_a_time_is_relative_to_the_same_turn():
