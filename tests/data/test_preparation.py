@@ -2,11 +2,10 @@
 
 import json
 
-import onnx
 import pytest
 import torch
-from conftest import run_command
 from PIL import Image
+from runs import path, run
 from torchvision.models import ResNet18_Weights
 
 from networks import create_model
@@ -61,10 +60,8 @@ def test_a_cifar_runs_numbers_come_again(cifar_run, digits32, tmp_path, capsys):
 
 def test_a_run_at_another_size_comes_again(digits, tmp_path, capsys):
     """The digits at 64 pixels, whose evaluation cuts out the middle of 73."""
-    words = "--image-size", 64, "--epochs", 1, "-b", 8, "-j", 0, "--lr", 0.02, "--seed", 1
-    done = run_command(digits, *words, *CPU, "--ckpt", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert_comes_again(tmp_path / "imagenet-resnet18-seed1", digits, tmp_path, capsys)
+    assert run(digits, tmp_path, "--image-size", 64, "--epochs", 1) == 0
+    assert_comes_again(path(tmp_path).parent, digits, tmp_path, capsys)
 
 
 def test_pictures_of_networks_with_images_of_their_own(cifar_run, photos, tmp_path):
@@ -79,13 +76,14 @@ def test_pictures_of_networks_with_images_of_their_own(cifar_run, photos, tmp_pa
 
 
 def test_an_exported_cifar_network_says_how(cifar_run, tmp_path):
-    target = str(tmp_path / "network.onnx")
+    target = str(tmp_path / "network.pt2")
     assert export_onnx.main([str(cifar_run / "checkpoint.pth.tar"), target]) == 0
-    graph = onnx.load(target)
-    sides = [each.dim_value for each in graph.graph.input[0].type.tensor_type.shape.dim]
-    assert sides[1:] == [3, 32, 32]
-    notes = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
-    assert notes["preparation"] == {
+    notes = {"network.json": ""}
+    program = torch.export.load(target, extra_files=notes)
+    program.module()(torch.randn(2, 3, 32, 32))
+    with pytest.raises(AssertionError, match="== 32"):
+        program.module()(torch.randn(2, 3, 224, 224))
+    assert json.loads(notes["network.json"])["preparation"] == {
         **{"shorter_side": 32, "centre_crop": 32},
         **{"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.201]},
     }

@@ -13,6 +13,7 @@ from torch import nn
 from networks import SimAM, check, simam
 from networks.attentions import SE
 from networks.attentions.simam import simam_formula
+from networks.check import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -121,38 +122,45 @@ def test_another_module_is_told_apart():
         check(type("Two", (nn.Module,), {"__init__": lambda self, a, b, c: None}))
 
 
-def command(*words, cwd=ROOT) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-W", "error::RuntimeWarning", "-m", "networks.check", *map(str, words)]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True)
+@pytest.fixture
+def said(capsys, monkeypatch):
+    """Its exit code, what it prints, and what it says on standard error, of a command."""
+
+    def run(word) -> tuple[int, str, str]:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "path", [*sys.path])
+            code = main([str(word)])
+        return code, *capsys.readouterr()
+
+    return run
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, said):
     file = tmp_path / "copy.py"
     file.write_text(HEAD + AUTHORS.replace(" + 0.5", "") + "\ndef other(x):\n    return x\n")
-    done = command(file)
-    assert done.returncode == 1
-    assert done.stdout == "simam_module: wrong\n  - no 1/2 is added inside the sigmoid\n"
-    assert command(f"{file}:other").stdout.startswith("other: wrong\n")
+    assert said(file) == (1, "simam_module: wrong\n  - no 1/2 is added inside the sigmoid\n", "")
+    code, out, _ = said(f"{file}:other")
+    assert (code, out.splitlines()[0]) == (1, "other: wrong")
     file.write_text("import networks\nclass SimAM(networks.SimAM):\n    pass\n")
-    done = command(file)
+    line = [sys.executable, "-W", "error::RuntimeWarning", "-m", "networks.check", str(file)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "SimAM: right\n")
 
 
-def test_the_command_says_in_one_line_what_it_cannot_check(tmp_path):
+def test_the_command_says_in_one_line_what_it_cannot_check(tmp_path, said):
     file = tmp_path / "copy.py"
     file.write_text("def other(x):\n    return x\n")
     broken = tmp_path / "broken.py"
     broken.write_text("def other(:\n")
-    for word, said in {
+    for word, reason in {
         tmp_path / "none.py": "no such file",
         file: "has no SimAM; its classes and functions: other",
         f"{file}:SimAN": "has no SimAN",
         broken: "can't be imported (SyntaxError",
     }.items():
-        done = command(word)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert said in done.stderr
-        assert done.stderr.count("\n") == 1
+        code, out, error = said(word)
+        assert (code, out, error.count("\n")) == (2, "", 1)
+        assert reason in error
 
 
 def test_nothing_is_changed():
