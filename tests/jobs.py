@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,10 +30,18 @@ class Job:
     """`python ...` in a session of its own; output in files. Leaving the context kills it all.
 
     It finds the checkout's modules and those of the tests. mark: a text in the command lines of
-    all of its processes and of no others. wrapper: a command that runs it.
+    those of its processes that leave the session, and of no others. wrapper: a command that runs
+    it. instead: called, once all else is as it will be, in the place of a new Python.
     """
 
-    def __init__(self, folder: Path, *command: str, mark: Path, wrapper: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        *command: str,
+        mark: Path,
+        wrapper: tuple[str, ...] = (),
+        instead: Callable[[], None] | None = None,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.iterdir()))
         self.out, self.err = (folder / f"{number}.{name}" for name in ("out", "err"))
@@ -45,6 +54,7 @@ class Job:
                 stderr=err,
                 start_new_session=True,
                 env=os.environ | found,
+                preexec_fn=instead,
             )
 
     def __enter__(self) -> "Job":
@@ -84,12 +94,12 @@ class Job:
         """The job's processes that still run; zombies don't."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
-            try:
+            pid = int(folder.name)
+            with suppress(OSError):
                 command = (folder / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if self.mark in command and int(folder.name) != os.getpid():
-                found.append(int(folder.name))
+                own = self.mark in command or (command and os.getsid(pid) == self.process.pid)
+                if own and pid != os.getpid():
+                    found.append(pid)
         return found
 
     def ranks(self) -> list[int]:

@@ -2,20 +2,26 @@
 
     python tests/soak.py --kills 100 --seed S
 
-Kills come from the start-up on, by SIGKILL and by the signals that ask, to all processes or to one:
-a launcher, a rank, a loader worker. After each, the same command goes on. The checkpoints and the
-curves must be those of a run that nobody disturbed, bit for bit; else exit code 1.
+Kills come from the first line of the command on, by SIGKILL and by the signals that ask, to all
+processes or to one: a launcher, a rank, a loader worker. After each, the same command goes on. The
+checkpoints and the curves must be those of a run that nobody disturbed, bit for bit; else exit code
+1. The first process is a copy of this one, which has imported all that a run needs: that takes
+longer than the run lives. The ranks of two are new ones.
 """
 
 import argparse
+import atexit
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -24,10 +30,24 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from jobs import COMMAND, Job
 from runs import STEPS, assert_same_run, command
 
+from main_imagenet import main as train
 from scripts.make_digits import write_digits
+from utils.processes.signals import end_when_asked
 
 EPOCHS = 5
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def train_here(words: list[str]) -> NoReturn:
+    """Be the process of a command, from the imports to the end."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # as a new program would: Popen waits for it
+    try:
+        end_when_asked()
+        code = train(words)
+    except SystemExit as end:
+        code = end.code
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 class Soak:
@@ -40,8 +60,9 @@ class Soak:
     def start(self, root: Path, processes: int, draw: Random) -> Job:
         words = command(self.data, root, "--epochs", EPOCHS, "--save-every-minutes", 1e-5)
         gpus = ",".join(["-1"] * processes)
-        options = (f"--gpu={gpus}", "-j", processes * draw.randint(0, 1), "--resume", "auto")
-        return Job(self.folder / "output", COMMAND, *words, *options, mark=root)
+        words += [f"--gpu={gpus}", f"-j{processes * draw.randint(0, 1)}", "--resume", "auto"]
+        output, instead = self.folder / "output", partial(train_here, words)
+        return Job(output, COMMAND, *words, mark=root, instead=instead)
 
     def killed(self, root: Path, processes: int, draw: Random) -> bool:
         """Whether a run, started anew, was killed before its end."""
@@ -79,16 +100,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     draw, kills, runs = Random(args.seed), 0, 0
-    with tempfile.TemporaryDirectory() as name:
-        soak = Soak(Path(name))
+    folder = Path(tempfile.mkdtemp())  # which no copy of this process takes along when it ends
+    try:
+        soak = Soak(folder)
         whole = {processes: soak.whole(processes) for processes in (1, 2)}
         while kills < args.kills:
-            processes = draw.choice([1, 2])
-            root = soak.folder / f"killed{runs}"
+            processes = draw.choice([1, 1, 1, 2])  # two take ten times as long
+            root = folder / f"killed{runs}"
             while soak.killed(root, processes, draw):
                 kills += 1
             assert_same_run(root, whole[processes])
             runs += 1
+    finally:
+        shutil.rmtree(folder)
     print(f"{kills} kills of {runs} runs: the same as undisturbed, bit for bit")
     return 0
 
