@@ -6,7 +6,9 @@ import tarfile
 from pathlib import Path
 from random import Random
 
+import numpy as np
 from PIL import Image
+from scipy.io import savemat
 from tars import tar_of
 
 from scripts import prepare_imagenet
@@ -26,6 +28,13 @@ def jpeg(seed: int) -> bytes:
     return buffer.getvalue()
 
 
+def matlab(synsets: np.ndarray, packed: bool) -> bytes:
+    """A table of classes as the devkit has it."""
+    buffer = io.BytesIO()
+    savemat(buffer, {"synsets": synsets}, do_compression=packed)
+    return buffer.getvalue()
+
+
 def odd_member(draw: Random) -> tuple[tarfile.TarInfo, ...]:
     """A member of any type and name, or one that says it is a sparse file of a terabyte."""
     member = tarfile.TarInfo(draw.choice(ODD_NAMES))
@@ -42,11 +51,47 @@ def odd_member(draw: Random) -> tuple[tarfile.TarInfo, ...]:
     return (member,)
 
 
+def changed(draw: Random, data: bytes) -> tuple[bytes, str]:
+    """`data` cut off, or with some bytes changed; headers of tar more often than others."""
+    changed, how = bytearray(data), []
+    for _ in range(draw.choice([1, 3])):
+        at = draw.randrange(len(changed))
+        if draw.random() < 0.7:
+            at = at // 512 * 512 + draw.randrange(160)
+        kind = draw.choice(["cut", "bytes", "zeros"])
+        if kind == "cut":
+            del changed[max(at, 1) :]
+        else:
+            length = draw.choice([1, 4, 12, 512])
+            new = draw.randbytes(length) if kind == "bytes" else bytes(length)
+            changed[at : at + length] = new
+        how.append(f"{kind} at {at}")
+    return bytes(changed), ", ".join(how)
+
+
 class Archives:
     """See `fuzz.Kind`."""
 
     def __init__(self, _folder: Path):
-        pass
+        kind = [("ILSVRC2012_ID", "O"), ("WNID", "O")]
+        synsets = np.array([*enumerate(WNIDS, 1)], dtype=kind)[:, None]
+        self.tables = [
+            matlab(synsets, packed=True),
+            matlab(synsets, packed=False),
+            matlab(np.zeros(2**27, np.uint8), packed=True),
+        ]
+        self.huge = gzip.compress(tar_of({"large": bytes(2**28)}), compresslevel=1)
+
+    def devkit(self, draw: Random, more: tuple[tarfile.TarInfo, ...]) -> bytes:
+        """One whose table of classes may be changed or huge, as the whole may be."""
+        if draw.random() < 0.05:
+            return self.huge
+        table = draw.choice(self.tables)
+        if draw.random() < 0.5:
+            table, _ = changed(draw, table)
+        truth = f"{DEVKIT}/data/ILSVRC2012_validation_ground_truth.txt"
+        files = {truth: b"1\n2\n3\n1\n2\n3\n", f"{DEVKIT}/data/meta.mat": table}
+        return gzip.compress(tar_of(files, more=more), compresslevel=1)
 
     def make(self, draw: Random, place: Path) -> str:
         inner = {
@@ -72,30 +117,13 @@ class Archives:
             (source / "classes.txt").write_bytes(ids)
             self.words = ["--val-classes", str(source / "classes.txt")]
         else:
-            truth = f"{DEVKIT}/data/ILSVRC2012_validation_ground_truth.txt"
-            large = bytes(2**28 if draw.random() < 0.05 else 1)
-            files = {"large": large, truth: b"1\n2\n", f"{DEVKIT}/data/meta.mat": b"x"}
             self.words = []
-            archives[f"{DEVKIT}.tar.gz"] = gzip.compress(
-                tar_of(files, more=more.get("devkit", ())), compresslevel=1
-            )
+            archives[f"{DEVKIT}.tar.gz"] = self.devkit(draw, more.get("devkit", ()))
         how = [f"odd in {odd}", str(odd in more and (more[odd][0].name, more[odd][0].type))]
         name = draw.choice([*archives, "none"])
         if name != "none":
-            data = bytearray(archives[name])
-            for _ in range(draw.choice([1, 3])):
-                at = draw.randrange(len(data))
-                if draw.random() < 0.7:  # in a header
-                    at = at // 512 * 512 + draw.randrange(160)
-                kind = draw.choice(["cut", "bytes", "zeros"])
-                if kind == "cut":
-                    del data[max(at, 1) :]
-                else:
-                    length = draw.choice([1, 4, 12, 512])
-                    new = draw.randbytes(length) if kind == "bytes" else bytes(length)
-                    data[at : at + length] = new
-                how.append(f"{kind} at {at} of {name}")
-            archives[name] = bytes(data)
+            archives[name], words = changed(draw, archives[name])
+            how.append(f"{name}: {words}")
         for name, data in archives.items():
             (source / name).write_bytes(data)
         return ", ".join(how)

@@ -19,6 +19,7 @@ import main_imagenet
 from networks import MODELS
 from scripts import convert_checkpoint, evaluate_all, predict
 from scripts.make_digits import write_digits
+from utils.checkpoints.recognition import identify
 
 OPTIONS = (
     "--gpu -1 -j 0 --image-size 32 -b 6 -p 1 --epochs 2 --seed 1 --lr 0.02 --ema 0.5 "
@@ -72,6 +73,7 @@ class Checkpoints:
         self.end = self.weights(folder / "again")
         self.image = next((self.data / "val").rglob("*.png"))
         self.odd = odd_values(self.witness)
+        identify({})  # remembers all networks, for the processes to come
 
     def weights(self, root: Path) -> dict[str, torch.Tensor]:
         return torch.load(path(root))["state_dict"]

@@ -59,6 +59,14 @@ def huge_devkit() -> bytes:
     return gzip.compress(member.tobuf() + bytes(2**20))
 
 
+def huge_table() -> bytes:
+    """Some kilobytes, of which scipy would make 32 MB."""
+    mat = io.BytesIO()
+    savemat = pytest.importorskip("scipy.io").savemat
+    savemat(mat, {"synsets": np.zeros(2**25, np.uint8)}, do_compression=True)
+    return devkit(meta=mat.getvalue())
+
+
 @pytest.fixture
 def archives(tmp_path):
     """The three official archives, in small."""
@@ -329,6 +337,7 @@ def test_what_is_no_regular_file_is_not_read(archives, kind, tmp_path, capsys):
         ("a.tar.gz", lambda: devkit()[:-60], "can't read {} (EOFError: "),
         ("a.tar.gz", lambda: devkit(meta=b"MATLAB 5.0 MAT-file" + bytes(200)), "can't read {} ("),
         ("a.tar.gz", huge_devkit, "can't read {} (ValueError: unpacks to more than "),
+        ("a.tar.gz", huge_table, "can't read {} (ValueError: meta.mat unpacks to more than "),
         ("a.tar.gz", lambda: devkit([1001]), "can't read {} (KeyError: 1001)"),
         ("a.tar.gz", lambda: devkit(["one"]), "can't read {} (ValueError: "),
         ("classes.txt", lambda: b"fish\n", "{} tells no class of validation image "),

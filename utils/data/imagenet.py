@@ -1,8 +1,11 @@
 """ImageNet as it is handed out: its size, its archives, the classes of its validation images."""
 
+import io
 import os
 import re
+import struct
 import tarfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +16,8 @@ IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
 ARCHIVES = {split: f"ILSVRC2012_img_{split}.tar" for split in IMAGENET_IMAGES}
 DEVKIT = "ILSVRC2012_devkit_t12"
 LARGEST = 2**28  # bytes of the devkit, which has less than 20 MB
+LARGEST_TABLE = 2**24  # bytes of its meta.mat, unpacked: 1,860 synsets in some 2 MB
+COMPRESSED = 15  # MATLAB's miCOMPRESSED
 
 
 class ValClasses:
@@ -58,6 +63,21 @@ def devkit_ids(path: Path) -> str:
             if member.offset_data + member.size > LARGEST:
                 raise ValueError(f"unpacks to more than {LARGEST} bytes")
         truth = tar.extractfile(f"{DEVKIT}/data/ILSVRC2012_validation_ground_truth.txt").read()
-        synsets = loadmat(tar.extractfile(f"{DEVKIT}/data/meta.mat"), squeeze_me=True)["synsets"]
+        table = tar.extractfile(f"{DEVKIT}/data/meta.mat").read()
+    check_table(table)
+    synsets = loadmat(io.BytesIO(table), squeeze_me=True)["synsets"]
     wnid_of = {int(each["ILSVRC2012_ID"]): str(each["WNID"]) for each in synsets}
     return "\n".join(wnid_of[int(number)] for number in truth.split())
+
+
+def check_table(mat: bytes) -> None:
+    """Raise ValueError where the variables of a MATLAB file, which may be compressed, are larger
+    than any devkit's; scipy would unpack them."""
+    order, at, left = "<" if mat[126:128] == b"IM" else ">", 128, LARGEST_TABLE
+    while at + 8 <= len(mat):
+        kind, size = struct.unpack_from(f"{order}II", mat, at)
+        packed = mat[at + 8 : at + 8 + size] if kind == COMPRESSED else b""
+        left -= len(zlib.decompressobj().decompress(packed, left + 1)) if packed else size
+        if left < 0:
+            raise ValueError(f"meta.mat unpacks to more than {LARGEST_TABLE} bytes")
+        at += 8 + size
