@@ -41,6 +41,8 @@ class Attended:
     """What is mixed into a convolution's class: the attention module behind it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # one image (C, H, W), which the convolution takes, would be N sequences to the attention
+        torch._assert(x.dim() == self.weight.dim(), "attention needs a batch: give x[None]")
         return self.attention(self.convolve(x))
 
     def __setattr__(self, name, value):
@@ -103,8 +105,8 @@ def insert(
     such as "layer4.*.conv2" or "*.dwconv"; None takes the paper's place in each residual block of
     torchvision's and timm's kind: behind its last spatial convolution (in inverted residuals the
     depthwise one), before that convolution's norm. The names of the network's own weights stay.
-    Warning: without attention a 2D convolution also takes one image (C, H, W); with SimAM behind it
-    the result would be wrong, so give a batch.
+    A convolution alone also takes one image (C, H, W); with attention behind it, that is an
+    AssertionError: give a batch.
     Raises ValueError, and changes nothing, where there is no such place, where one has an
     attention module already, and for an attention or a parameter that does not exist.
     """

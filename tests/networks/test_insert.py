@@ -114,6 +114,15 @@ def test_signals_and_volumes(conv):
     assert torch.equal(model(x), expected)
 
 
+def test_one_image_without_a_batch_is_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    assert model(torch.randn(3, 8, 8)).shape == (4, 6, 6)
+    insert(model, after="0")
+    for used in (model, torch.fx.symbolic_trace(model)):
+        with pytest.raises(AssertionError, match=r"needs a batch: give x\[None\]"):
+            used(torch.randn(3, 8, 8))
+
+
 def test_twice_is_refused_and_changes_nothing():
     model = vision("resnet18")
     insert(model, after="layer2.0.conv2")

@@ -237,9 +237,11 @@ def test_sync_bn_trains_as_one_process_with_the_whole_batch(request, tmp_path):
     torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"]
-)
+# of PyTorch jobs, Open MPI, MPICH and Slurm
+STARTED = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"]
+
+
+@pytest.mark.parametrize("name", STARTED)
 @pytest.mark.parametrize("gpu", ["--gpu=-1", "--gpu=-1,-1"])
 def test_processes_of_another_launcher_do_not_train_each_alone(
     name, gpu, digits, tmp_path, monkeypatch, capsys
@@ -250,3 +252,12 @@ def test_processes_of_another_launcher_do_not_train_each_alone(
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith(f"error: {name} is 2, but torchrun did not start this process")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_only_process_of_another_launcher_trains(digits, tmp_path, monkeypatch, undisturbed):
+    for name in STARTED:
+        monkeypatch.setenv(name, "1")
+    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"):
+        monkeypatch.setenv(name, "0")
+    assert run(digits, tmp_path, "--epochs", 1) == 0
+    assert metrics(tmp_path)[0]["val_loss"] == metrics(undisturbed)[0]["val_loss"]

@@ -61,10 +61,16 @@ class Checkpoint:
         if len(places) > 1 and not known:
             raise self.refusal(f"holds several networks, {some(places)}; save one of them alone")
         state = self.content[[*known, *places][0]] if places else self.file
-        whole = isinstance(state, Mapping) and all(map(_is_weight, state.keys(), state.values()))
-        if not whole or not state:
+        named = state if isinstance(state, Mapping) else {}
+        if not any(isinstance(each, torch.Tensor) for each in named.values()):
             what = f", but {some(map(str, self.content))}" if self.content else ""
             raise self.refusal(f"holds no network weights{what}")
+        odd = [f"{k}: {_in_words(v)}" for k, v in named.items() if not _is_weight(k, v)]
+        if odd:
+            raise self.refusal(
+                f"holds entries that are no plain weights ({some(odd)}); save tensors by name, after "
+                "dequantize(), to_dense() or contiguous() where one is needed"
+            )
         return dict(state)
 
     @cached_property
@@ -309,3 +315,10 @@ def _holds_tensors(content: Any) -> bool:
 def _is_weight(key: Any, value: Any) -> bool:
     """Whether `value` is a named tensor that can be copied."""
     return isinstance(key, str) and is_stored(value)
+
+
+def _in_words(value: Any) -> str:
+    """What stands in the place of a weight."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"{value.dtype}, {value.layout}, {value.device}"
