@@ -68,8 +68,8 @@ class Checkpoint:
         odd = [f"{k}: {_in_words(v)}" for k, v in named.items() if not _is_weight(k, v)]
         if odd:
             raise self.refusal(
-                f"holds entries that are no plain weights ({some(odd)}); save tensors by name, after "
-                "dequantize(), to_dense() or contiguous() where one is needed"
+                f"holds entries that are no plain weights ({some(odd)}); save named tensors, "
+                "after dequantize(), to_dense() or contiguous() where one is needed"
             )
         return dict(state)
 

@@ -71,7 +71,11 @@ def list_images(
             f"archives of images in train/ and val/, or {ARCHIVES[split]}"
         )
     search = Search(where, names, val_classes or os.path.join(root, f"{DEVKIT}.tar.gz"))
-    listing = search.remembered() or search.listing()
+    started, listing = time.time_ns(), remembered(search)
+    if listing is None:
+        listing = search.listing()
+        if len(listing.images) >= CACHED_FROM:
+            remember(listing, search, started)
     if not listing.classes:
         flat = f"; a flat one needs {DEVKIT}.tar.gz in {root}" if split == "val" else ""
         raise UsageError(f"{where} has no class folders, nor archives of images{flat}")
@@ -116,8 +120,7 @@ class Search:
         self.seen, self.left_out = [os.path.relpath(where, self.folder)], Counter()
 
     def listing(self) -> Listing:
-        """What is found; of many images it is remembered."""
-        started = time.time_ns()
+        """What is found."""
         if self.folder == self.where:
             entries = list(os.scandir(self.where))
             classes = sorted(each.name for each in entries if each.is_dir() and is_data(each.name))
@@ -133,10 +136,7 @@ class Search:
         number = {name: index for index, name in enumerate(classes)}
         targets = np.array([number[label] for label, _ in found], np.int64)
         told = f"{counted(self.left_out)} in {self.where}" if self.left_out else ""
-        listing = Listing(classes, Places.of([place for _, place in found]), targets, told)
-        if len(found) >= CACHED_FROM:
-            self._remember(listing, started)
-        return listing
+        return Listing(classes, Places.of([place for _, place in found]), targets, told)
 
     def _in_class_folders(self, classes: Sequence[str]) -> Iterator[tuple[str, Place]]:
         # a link from one class to another, or to all of them, would count images twice
@@ -169,39 +169,42 @@ class Search:
             else:
                 yield devkit(name), File(self.folder, os.fsencode(name))
 
-    @property
-    def _cache_file(self) -> str:
-        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        said = repr((os.path.realpath(self.where), list(self.names), self.val_classes))
-        name = hashlib.sha256(os.fsencode(said)).hexdigest()[:16]
-        return os.path.join(caches, "simam", f"listing-{name}.npz")
 
-    def _remember(self, listing: Listing, started: int) -> None:
-        changes = _changes(self.folder, self.seen)
-        # what appears right after it was listed may leave a young time as it is
-        if changes[:, 0].max() > started - SETTLED_NS:
-            return
-        content = io.BytesIO()
-        arrays = {"classes": listing.classes, "targets": listing.targets}
-        arrays |= {"left_out": listing.left_out, "kind": listing.images.kind.__name__}
-        np.savez(content, seen=self.seen, changes=changes, **arrays, **listing.images.columns)
-        with suppress(OSError):  # without a cache the next run lists again
-            os.makedirs(os.path.dirname(self._cache_file), exist_ok=True)
-            write_atomically(content.getbuffer(), self._cache_file)
+def _cache_file(search: Search) -> str:
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    said = repr((os.path.realpath(search.where), list(search.names), search.val_classes))
+    name = hashlib.sha256(os.fsencode(said)).hexdigest()[:16]
+    return os.path.join(caches, "simam", f"listing-{name}.npz")
 
-    def remembered(self) -> Listing | None:
-        """The listing of last time, unless a folder or an archive has changed since."""
-        try:
-            content = io.BytesIO(Path(self._cache_file).read_bytes())
-            arrays = dict(np.load(content, allow_pickle=False))
-            if not np.array_equal(_changes(self.folder, arrays["seen"]), arrays["changes"]):
-                return None
-            kind = KINDS[arrays["kind"].item()]
-            places = Places(kind, self.folder, {name: arrays[name] for name in kind._fields[1:]})
-            told = arrays["left_out"].item()
-            return Listing(arrays["classes"].tolist(), places, arrays["targets"], told)
-        except Exception:  # whatever is wrong with the cache, the images can be listed again
+
+def remember(listing: Listing, search: Search, started: int) -> None:
+    """Keep what a `search` found that began at `started`, unless it could change unnoticed."""
+    changes, path = _changes(search.folder, search.seen), _cache_file(search)
+    # what appears right after it was listed may leave a young time as it is
+    if changes[:, 0].max() > started - SETTLED_NS:
+        return
+    content = io.BytesIO()
+    arrays = {"classes": listing.classes, "targets": listing.targets}
+    arrays |= {"left_out": listing.left_out, "kind": listing.images.kind.__name__}
+    np.savez(content, seen=search.seen, changes=changes, **arrays, **listing.images.columns)
+    with suppress(OSError):  # without a cache the next run lists again
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_atomically(content.getbuffer(), path)
+
+
+def remembered(search: Search) -> Listing | None:
+    """What it found last time, unless a folder or an archive has changed since."""
+    try:
+        content = io.BytesIO(Path(_cache_file(search)).read_bytes())
+        arrays = dict(np.load(content, allow_pickle=False))
+        if not np.array_equal(_changes(search.folder, arrays["seen"]), arrays["changes"]):
             return None
+        kind = KINDS[arrays["kind"].item()]
+        places = Places(kind, search.folder, {name: arrays[name] for name in kind._fields[1:]})
+        told = arrays["left_out"].item()
+        return Listing(arrays["classes"].tolist(), places, arrays["targets"], told)
+    except Exception:  # whatever is wrong with the cache, the images can be listed again
+        return None
 
 
 def _in_order(found: tuple[str, Place]) -> tuple:
