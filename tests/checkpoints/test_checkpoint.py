@@ -22,6 +22,7 @@ from utils.data.classes import KNOWN
 from utils.errors import UsageError
 
 SMALL = "cifar_resnet20"
+ODD = r"no plain weights \(conv1.weight: torch"
 
 
 def small(attention: str = "none", num_classes: int = 10) -> nn.Module:
@@ -153,17 +154,17 @@ def test_of_several_networks_none_is_guessed():
     [
         (lambda w: w.to(torch.int8), r"no plain floats \(conv1.weight: torch.int8\)"),
         (lambda w: w.to(torch.complex64), r"no plain floats \(conv1.weight: torch.complex64\)"),
-        (
-            lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
-            r"no plain weights \(conv1.weight: torch.qint8, .*\); .* dequantize\(\)",
-        ),
+        (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), f"{ODD}.qint8, "),
+        (lambda w: w.to("meta"), f"{ODD}.float32, torch.strided, meta"),
+        (lambda w: w.to_sparse(), f"{ODD}.float32, torch.sparse_coo, cpu"),
+        (lambda w: torch.zeros(1).expand(10**9, 256), f"{ODD}.float32, torch.strided, cpu"),
         (
             lambda w: w.index_fill(0, torch.tensor(3), torch.nan),
             "as its weights are .conv1.weight",
         ),
         (lambda w: w.double() * 1e300, "not finite, as its weights are .conv1.weight"),
     ],
-    ids=["int8", "complex", "qint8", "NaN", "beyond float32"],
+    ids=["int8", "complex", "qint8", "meta", "sparse", "terabyte", "NaN", "huge"],
 )
 def test_weights_that_are_no_numbers_of_ours_are_refused(change, words):
     state = small().state_dict()

@@ -365,25 +365,6 @@ def test_content_without_weights(tmp_path, content):
     assert said == f"checkpoint FILE holds no network weights{names}"
 
 
-@pytest.mark.parametrize(
-    ("content", "odd"),
-    [
-        ({0: torch.zeros(3)}, "0: torch.float32, torch.strided, cpu"),
-        ({"w": torch.zeros(2, device="meta")}, "w: torch.float32, torch.strided, meta"),
-        ({"w": torch.eye(3).to_sparse()}, "w: torch.float32, torch.sparse_coo, cpu"),
-        # a terabyte of one number, by strides of zero
-        ({"w": torch.zeros(1).expand(10**9, 256)}, "w: torch.float32, torch.strided, cpu"),
-        ({"v": torch.zeros(3), "w": 1.0}, "w: float"),
-    ],
-    ids=["no name", "meta", "sparse", "expanded", "a number"],
-)
-def test_what_is_no_plain_weight_is_named(tmp_path, content, odd):
-    torch.save(content, tmp_path / "a.pth")
-    assert (tmp_path / "a.pth").stat().st_size < 10_000
-    said = refusal(tmp_path / "a.pth")
-    assert said.startswith(f"checkpoint FILE holds entries that are no plain weights ({odd}); ")
-
-
 def test_safetensors_are_written_with_a_note_of_the_network(tmp_path):
     path = str(tmp_path / "a.SafeTensors")
     network = {"arch": "resnet18", "attention": "simam", "attention_param": 0.1, "num_classes": 5}
