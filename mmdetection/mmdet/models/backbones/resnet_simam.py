@@ -1,8 +1,8 @@
 """ResNet with SimAM, or another attention module, in every block, for mmdetection 3.
 
 Works where it stands (this repository's root on the path) and alone, copied into an mmdetection
-tree. Importing it registers `ResNetSimAM` and `ResNetAM`, and lets torch read mmengine's
-checkpoints without giving up `weights_only`.
+tree. Importing it registers `ResNetSimAM`, `ResNetAM` and `SimAMRunner`, and lets torch read
+mmengine's checkpoints without giving up `weights_only`.
 """
 
 import os
@@ -230,7 +230,7 @@ class ResNetAM(ResNetSimAM):
 
 @RUNNERS.register_module()
 class SimAMRunner(Runner):
-    """mmengine's Runner, which misses the weights to start from only when COCO is loaded."""
+    """mmengine's Runner, but that missing weights to train from end it before it loads COCO."""
 
     def train(self):
         for module in self.model.modules():
