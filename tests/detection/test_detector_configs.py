@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import RUNNERS
 
 from mmdetection.mmdet.models.backbones.resnet_simam import ResNetSimAM
 from networks import create_model
@@ -42,7 +43,7 @@ def test_a_config_is_mmdetections_but_for_the_backbone_and_the_rate(kind, depth)
     )
     expected["optim_wrapper"]["optimizer"]["lr"] = 0.02 / 16 * 8
     expected["auto_scale_lr"]["base_batch_size"] = 4 * 2
-    del config["custom_imports"]
+    del config["custom_imports"], config["runner_type"]
     assert config == expected
 
 
@@ -72,6 +73,21 @@ def test_resnext_is_the_imagenet_network(kind):
     assert {k: v.shape for k, v in backbone.items()} == {
         key: shape for key, shape in ours.items() if not key.startswith("fc.")
     }
+
+
+def test_weights_that_are_not_there_are_told_before_the_data_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no data/coco
+    config = config_of("faster", 50)
+    config.work_dir = "run"
+    runner = RUNNERS.build(config)  # as mmdetection's tools do, also to test without the file
+    command = "python scripts/convert_checkpoint.py CHECKPOINT simam-resnet50.pth --to mmdet"
+    with pytest.raises(FileNotFoundError, match=f"simam-resnet50.pth, to train from.*{command}"):
+        runner.train()
+    with pytest.raises(FileNotFoundError, match="simam-resnet50.pth, to train from"):
+        runner.model.init_weights()  # by another runner
+    Path("simam-resnet50.pth").touch()
+    with pytest.raises(FileNotFoundError, match="instances_train2017.json"):
+        runner.train()
 
 
 USE = """

@@ -278,14 +278,6 @@ def test_bad_arguments(options, message):
         backbone(18, **options)
 
 
-def test_weights_that_are_not_there_are_told_at_once_and_needed_for_training():
-    config = dict(type="Pretrained", checkpoint="simam-resnet18.pth")
-    with pytest.warns(UserWarning, match="simam-resnet18.pth, to train from, is not there; .*--to"):
-        model = MODELS.build(dict(type="ResNetSimAM", depth=18, init_cfg=config))
-    with pytest.raises(FileNotFoundError, match="convert_checkpoint.py CHECKPOINT simam-resnet18"):
-        model.init_weights()
-
-
 def kept(model, images):
     """Bytes that a forward pass keeps for the backward pass, without the weights."""
     own = {each.untyped_storage().data_ptr() for each in model.state_dict().values()}

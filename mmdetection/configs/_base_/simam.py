@@ -22,3 +22,4 @@ except ModuleNotFoundError:
             "has no ResNetSimAM; in a tree that it was copied into, start from its root with "
             "PYTHONPATH=., or put the root of SimAM's repository on PYTHONPATH"
         ) from error
+runner_type = "SimAMRunner"  # says at once where the weights to train from are missing

@@ -1,15 +1,14 @@
 """ResNet with SimAM, or another attention module, in every block, for mmdetection 3.
 
 Works where it stands (this repository's root on the path) and alone, copied into an mmdetection
-tree. Importing it registers `ResNetSimAM` and `ResNetAM`, and lets torch read mmengine's
-checkpoints without giving up `weights_only`.
+tree. Importing it registers `ResNetSimAM`, `ResNetAM` and `SimAMRunner`, and lets torch read
+mmengine's checkpoints without giving up `weights_only`.
 """
 
 import os
 import pickle
 import re
 import sys
-import warnings
 from functools import partial
 
 import numpy as np
@@ -17,6 +16,8 @@ import torch
 from mmdet.models.backbones import resnet, resnext
 from mmdet.registry import MODELS
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -144,7 +145,7 @@ class ResNetSimAM(resnet.ResNet):
     Loading weights, by `init_cfg` or as part of a detector, strictly or not, raises RuntimeError
     unless every parameter and statistic of the ResNet is there in its shape and no block is left
     over; a classifier is ignored. The published `conv2.0` is read as `conv2`. A file of `init_cfg`
-    that is not there is a warning here, and FileNotFoundError when the weights are needed.
+    that is not there is FileNotFoundError when the weights are needed.
     Raises ValueError for an unknown attention_type, a parameter that it does not take, and groups
     at depths without them.
     """
@@ -165,8 +166,6 @@ class ResNetSimAM(resnet.ResNet):
         self.attention_type, self.attention_param = attention_type, attention_param
         self.groups, self.width_per_group = groups, width_per_group
         super().__init__(depth, **kwargs)
-        if self.lack:
-            warnings.warn(self.lack, stacklevel=2)  # now: training loads its data before weights
 
     def make_res_layer(self, block, **kwargs):
         block = ATTENDED[block]
@@ -177,19 +176,18 @@ class ResNetSimAM(resnet.ResNet):
         attention = partial(make_attention, self.attention_type, self.attention_param)
         return super().make_res_layer(block=block, attention=attention, **kwargs)
 
-    @property
-    def lack(self):
-        """What to do where the weights to start from are no file; None where they are one."""
+    def check_weights(self):
+        """Raise FileNotFoundError where the weights to start from are no file."""
         pretrained = isinstance(self.init_cfg, dict) and self.init_cfg["type"] == "Pretrained"
         path = self.init_cfg["checkpoint"] if pretrained else ""
-        if not path or ":" in path or os.path.exists(path):
-            return None
-        command = f"python scripts/convert_checkpoint.py CHECKPOINT {path} --to mmdet"
-        return f"{path}, to train from, is not there; an ImageNet network's: {command}"
+        if path and ":" not in path and not os.path.exists(path):
+            command = f"python scripts/convert_checkpoint.py CHECKPOINT {path} --to mmdet"
+            raise FileNotFoundError(
+                f"{path}, to train from, is not there; an ImageNet network's: {command}"
+            )
 
     def init_weights(self):
-        if self.lack:
-            raise FileNotFoundError(self.lack)
+        self.check_weights()
         super().init_weights()
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
@@ -228,6 +226,17 @@ class ResNetAM(ResNetSimAM):
 
     def __init__(self, depth, attention_type="none", **kwargs):
         super().__init__(depth, attention_type, **kwargs)
+
+
+@RUNNERS.register_module()
+class SimAMRunner(Runner):
+    """mmengine's Runner, but that missing weights to train from end it before it loads COCO."""
+
+    def train(self):
+        for module in self.model.modules():
+            if isinstance(module, ResNetSimAM):
+                module.check_weights()
+        return super().train()
 
 
 def _history_method(owner, name):
