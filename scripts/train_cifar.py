@@ -85,6 +85,7 @@ def recipe(args: argparse.Namespace, network: Network, seed: int, dataset: str) 
             compile_mode="reduce-overhead",
             eval_every=args.eval_every,
             print_freq=args.print_freq,
+            logger=args.logger,
         ),
         folder=os.path.join(args.ckpt, run_name(dataset, network, seed)),
     )

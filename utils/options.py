@@ -20,6 +20,7 @@ ABOUT = """Train and evaluate networks with SimAM, or another attention module.
 """
 COUNT, SIDE, RATE = number(int, 1), number(int, 32), number(float, 0)
 POSITIVE = number(float, 0, exclusive=True)
+LOGGERS = ("wandb", "mlflow", "trackio")
 
 # what the scripts of 2018 started processes with
 PROCESS_PER_GPU = "--gpu 0,1,2,3 starts a process per GPU"
@@ -206,6 +207,11 @@ class Machine:
     print_freq: int = option(10, "steps between lines", "-p", type=COUNT)
     save_every_minutes: float | None = option(
         None, "save within epochs, too, for machines that may die", type=POSITIVE, metavar="M"
+    )
+    logger: str | None = option(
+        None,
+        "log to a tracker, too; nothing leaves the machine unless its own settings say so",
+        choices=LOGGERS,
     )
     compile_mode: str = "default"
     eval_every: int = 1

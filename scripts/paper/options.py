@@ -1,6 +1,7 @@
 """The options of every command that trains by the paper's CIFAR recipe; imports nothing heavy."""
 
 from utils.cli import Parser, add_gpu, number
+from utils.options import LOGGERS
 
 ITERATIONS = 64_000  # the paper's
 
@@ -22,4 +23,5 @@ def add_recipe(parser: Parser) -> None:
     often = "epochs from one evaluation, line and save to the next"
     add("--eval-every", type=number(int, 1), default=1, metavar="N", help=often)
     add("-p", "--print-freq", type=number(int, 1), default=100, help="steps between lines")
+    add("--logger", choices=LOGGERS, help="log to a tracker, too")
     add("--ckpt", metavar="ROOT", default="ckpts", help="where the run folders are made")

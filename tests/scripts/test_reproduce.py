@@ -21,7 +21,7 @@ from networks import create_model
 from networks.cifar.resnet import CifarResNet
 from scripts import reproduce, train_cifar
 from scripts.paper import table3, table4
-from utils.report.paper import TABLE3
+from utils.report.paper import RELEASED, TABLE3, Released
 from utils.training.complexity import count_parameters
 
 
@@ -161,6 +161,14 @@ def test_table3_has_runs_and_sizes_and_speed(tmp_path, capsys, quick, write_pape
         assert row["ours"]["gflops"] == pytest.approx(TABLE3[key].gflops, abs=0.006)
         assert 0 < row["ours"]["fps"] < 10_000
         assert tuple(row["theirs"].values()) == astuple(TABLE3[key])
+
+
+def test_table3_compares_with_the_digits_of_the_authors_logs(quick, monkeypatch):
+    found = {("mobilenet_v2", "simam"): [{"val_acc1": 72.5, "val_acc5": 90.0}]}
+    monkeypatch.setitem(RELEASED, ("imagenet", "mobilenet_v2", "simam"), Released(72.364, 90.742))
+    row = next(row for row in table3.rows_of("mobilenet_v2", found, "cpu") if row.runs)
+    assert row.difference == pytest.approx(72.5 - 72.364)
+    assert row.theirs == TABLE3["mobilenet_v2", "simam"]
 
 
 def test_table3_passes_over_what_was_not_trained_as_the_papers(

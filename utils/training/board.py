@@ -32,7 +32,7 @@ class Board:
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """The charts, and the run's row in the table of runs, which its results will complete."""
-        plain = {_named(name): _shown(value) for name, value in telling(settings).items()}
+        plain = {_named(name): shown(value) for name, value in telling(settings).items()}
 
         def add(writer: SummaryWriter) -> None:
             charts = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
@@ -74,7 +74,8 @@ def _named(setting: str) -> str:
     return f"{1 + FIRST.index(setting)} {setting}" if setting in FIRST else setting
 
 
-def _shown(value: Any) -> bool | int | float | str:
+def shown(value: Any) -> bool | int | float | str:
+    """A value that trackers take: a number, or text that is UTF-8."""
     if isinstance(value, bool | int | float):
         return value
     return str(value).encode(errors="backslashreplace").decode()

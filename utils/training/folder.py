@@ -15,9 +15,9 @@ BEST = "model_best.pth.tar"
 # of what args.json holds, what says nothing of what is learnt, or says it again
 ASIDE = (
     *("attention_type", "ckpt", "class_names", "device", "dist_backend", "evaluate", "gpu", "list"),
-    *("name", "num_classes", "parallel", "print_freq", "profile", "resume", "save_every_minutes"),
-    *("real_labels", "report", "save_weights", "starts", "subset_outputs", "top", "tta"),
-    *("val_images", "workers", "worst"),
+    *("logger", "name", "num_classes", "parallel", "print_freq", "profile", "real_labels"),
+    *("report", "resume", "save_every_minutes", "save_weights", "starts", "subset_outputs", "top"),
+    *("tta", "val_images", "workers", "worst"),
 )
 FIRST = ("arch", "attention", "attention_param", "lr", "batch_size", "epochs")
 

@@ -1,4 +1,4 @@
-"""What a run says: on the console, in log.txt, metrics.jsonl and .csv, and TensorBoard."""
+"""What a run says: on the console, in log.txt, metrics.jsonl and .csv, TensorBoard, a tracker."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from ..errors import UsageError, one_line
 from ..processes.lock import FolderLock
 from ..report.pictures import captioned
 from .board import Board
+from .tracker import Tracker
 
 METRICS, TABLE = "metrics.jsonl", "metrics.csv"
 MARGIN = 3  # beside a bar: a terminal shows Ctrl-C as ^C, on the same line if it fits
@@ -30,8 +31,8 @@ class RunLog:
 
     quiet: only warnings, as from every process but the main one. first_epoch: where the run goes
     on; metrics from there on are taken back, they will come again. settings: what args.json
-    holds. seen: training images until then, see `Board`. Raises UsageError where the folder can't
-    be written.
+    holds. seen: training images until then, see `Board`. logger: see `Tracker`. Raises UsageError
+    where the folder can't be written.
     """
 
     def __init__(
@@ -41,16 +42,20 @@ class RunLog:
         first_epoch: int = 0,
         settings: Mapping[str, Any] | None = None,
         seen: int = 0,
+        logger: str | None = None,
     ):
         self.quiet, self.folder, self.settings = quiet, folder, dict(settings or {})
         self.failed: set[str] = set()
         self.columns: list[str] = []
-        self.board = self.lock = None
+        self.board = self.tracker = self.lock = None
         if folder and not quiet:
             try:
                 self._open(first_epoch, seen)
             except OSError as error:
                 raise UsageError(f"can't write to run folder {folder}: {error}") from None
+            if logger:
+                failed = partial(self._note_failure, f"to {logger}")
+                self.tracker = Tracker(logger, folder, self.settings, seen > 0, failed)
 
     def _open(self, first_epoch: int, seen: int) -> None:
         os.makedirs(self.folder, exist_ok=True)
@@ -124,9 +129,9 @@ class RunLog:
             self.board.flush()
 
     def curves(self, values: Mapping[str, float | None], seen: int) -> None:
-        """Numbers for TensorBoard alone, by tag; None for nothing."""
-        if self.board:
-            self.board.scalars(values, seen)
+        """Numbers for TensorBoard and the tracker alone, by tag; None for nothing."""
+        for each in filter(None, (self.board, self.tracker)):
+            each.scalars(values, seen)
 
     def picture(self, tag: str, images: torch.Tensor, captions: Sequence[str], seen: int) -> None:
         """uint8 images (N, 3, H, W), on any device, for TensorBoard alone."""
@@ -141,15 +146,15 @@ class RunLog:
         except OSError as error:
             self._note_failure(name, error)
 
-    def _note_failure(self, name: str, error: OSError) -> None:
+    def _note_failure(self, name: str, error: Exception) -> None:
         # a full disk must not end a run that could still save its weights later
         if name not in self.failed:
             self.failed.add(name)
             print(f"warning: can't write {name}: {error}", file=sys.stderr)
 
     def close(self) -> None:
-        if self.board:
-            self.board.close()
+        for each in filter(None, (self.board, self.tracker)):
+            each.close()
         if self.lock:
             self.lock.release()
 

@@ -96,7 +96,8 @@ class Run:
         self.origin = Origin.now(changed_options(earlier, settings))
         self.notes = notes + self.origin.changes
         settings["starts"] = [*earlier.get("starts", []), asdict(self.origin)]
-        self.log = RunLog(config.folder, not dist.is_main, self.epoch, settings, self.seen)
+        where = config.folder, not dist.is_main, self.epoch
+        self.log = RunLog(*where, settings, self.seen, config.machine.logger)
         names = shown_names(data.classes, config.network.num_classes)
         self.samples = Samples(self.log, names)
 
