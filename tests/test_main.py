@@ -15,11 +15,11 @@ OPTIONS = """
     --accumulate --amp --arch --attention-param --attention-type --auto-augment --backbone-lr
     --batch-size --ckpt --class-names --clip-grad --compile --cos-lr --crop-scale --cutmix
     --dist-backend --ema --epochs --evaluate --freeze --gpu --help --hflip --image-backend
-    --image-size --label-smoothing --learning-rate --list --lr --mixup --momentum --name --nesterov
-    --no-wd-norm-bias --num-classes --optimizer --parallel --print-freq --profile --real-labels
-    --report --resume --save-every-minutes --save-weights --sched --seed --skip-bad-images
-    --subset-outputs --sync-bn --synthetic --top --tta --version --warmup-epochs --wd --weight-decay
-    --weights --workers --worst --zero-init-residual -a -b -e -h -j -p
+    --image-size --label-smoothing --learning-rate --list --logger --lr --mixup --momentum --name
+    --nesterov --no-wd-norm-bias --num-classes --optimizer --parallel --print-freq --profile
+    --real-labels --report --resume --save-every-minutes --save-weights --sched --seed
+    --skip-bad-images --subset-outputs --sync-bn --synthetic --top --tta --version --warmup-epochs
+    --wd --weight-decay --weights --workers --worst --zero-init-residual -a -b -e -h -j -p
 """
 
 

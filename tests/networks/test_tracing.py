@@ -159,6 +159,7 @@ def old_onnx(module, x):
 WAYS = [script, fx, script_of_fx, trace, deepcopy, pickled, compiled, prepared, exported]
 WAYS += [onnx, old_onnx]
 LONG = (compiled, exported, onnx)  # where PyTorch translates
+QUICK = (("basic", compiled), ("basic", exported))  # of the networks
 
 
 def assert_near(found, expected, share=1e-4):
@@ -169,12 +170,11 @@ def assert_near(found, expected, share=1e-4):
 
 
 def ways():
-    """Each of `BOTH` in each of `WAYS`; in the long ones the modules together, and of the networks
-    one is quick enough."""
+    """Each of `BOTH` in each of `WAYS`; in the long ones the modules together, beside networks."""
     alone = ["together", "sws", *NETWORKS]
     for way in WAYS:
         for name in alone if way in LONG else BOTH:
-            slow = way in LONG and name in NETWORKS.keys() - {"basic"}
+            slow = way in LONG and name in NETWORKS and (name, way) not in QUICK
             marks = [pytest.mark.slow] if slow else []
             yield pytest.param(name, way, id=f"{name}-{way.__name__}", marks=marks)
 

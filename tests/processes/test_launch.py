@@ -56,6 +56,7 @@ def attack(host: str, port: int, run_id: str, witness: Path) -> None:
     store.set(f"torch.rendezvous.{run_id}", state)
 
 
+@pytest.mark.slow
 def test_two_processes_listen_to_this_machine_alone(digits, tmp_path):
     witness = tmp_path / "witness"
     words = command(digits, tmp_path / "ckpts", "--gpu=-1,-1", "--epochs", 2)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 from runs import command, metrics
 
@@ -19,6 +20,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_run_without_fork_locks_and_sigusr1(undisturbed, digits, tmp_path):
     (tmp_path / "lacking.py").write_text(LACKING)
     words = command(digits, tmp_path / "root", "--epochs", 1, "-j", 1)
