@@ -14,7 +14,7 @@ from conftest import run_command
 from jobs import COMMAND, Job, torchrun
 from runs import STEPS, assert_equal, assert_same_run, command, load, path, run
 
-KILLS = 3
+KILLS = 2
 EPOCHS = 5  # of four steps: enough to be killed in that often
 GOES_ON = "the same command with --resume auto goes on"
 
