@@ -23,4 +23,5 @@ fi
 cores=$(nproc)
 # several processes of several threads each would slow PyTorch's training tenfold
 export OMP_NUM_THREADS=1
-exec "$python" -m pytest -n "$cores" --dist loadfile "${which[@]}" "$@"
+# in the files' own order: pytest-xdist would leave those of few tests, which take longest, to the end
+exec "$python" -m pytest -n "$cores" --dist loadfile --no-loadscope-reorder "${which[@]}" "$@"
