@@ -146,6 +146,8 @@ def test_of_several_networks_none_is_guessed():
     content = {"state_dict": {**state, "odd": None}, "ema": state}
     with pytest.raises(CheckpointError, match=r"no plain weights \(odd: NoneType\)"):
         Checkpoint("w.pth", content).recognise()
+    with pytest.raises(CheckpointError, match=r"no plain weights \(0: torch.float32"):
+        Checkpoint("w.pth", {0: torch.zeros(3)}).recognise()  # a tensor without a name
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")

@@ -17,6 +17,7 @@ from torch.fx.experimental.optimization import fuse
 
 from mmdetection.mmdet.models.backbones import resnet_simam
 from networks import create_model
+from scripts.bench.costs import kept_for_backward
 from scripts.convert_checkpoint import convert
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries older than this torch
@@ -278,31 +279,16 @@ def test_bad_arguments(options, message):
         backbone(18, **options)
 
 
-def kept(model, images):
-    """Bytes that a forward pass keeps for the backward pass, without the weights."""
-    own = {each.untyped_storage().data_ptr() for each in model.state_dict().values()}
-    sizes = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # an output itself would hold the graph that holds it
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        maps = model(images)
-    return sum(size for place, size in sizes.items() if place not in own) if maps else 0
-
-
 def test_the_memory_that_the_readme_names():
     """A sixteenth of the pixels, so a sixteenth of what two images of 800x1344 take."""
     model = backbone(50, frozen_stages=1)
     model.train()
-    images, found = torch.randn(2, 3, 200, 336), []
-    found.append(kept(model, images))
+    images, weights = torch.randn(2, 3, 200, 336), [*model.state_dict().values()]
+    found = [kept_for_backward(model, images, weights)]
     for block in model.modules():
         if hasattr(block, "attn_conv"):
             block.attn_conv = resnet_simam.SimAM(0.1)
-    found.insert(0, kept(model, images))
+    found.insert(0, kept_for_backward(model, images, weights))
     said = [f"{16 * size / 2**30:.2f} GiB" for size in found]
     page = (detectors.ROOT / "mmdetection" / "README.md").read_text()
     assert re.findall(r"\d\.\d\d GiB", page) == said

@@ -86,8 +86,10 @@ def on_both(nodes: list[str], folder: Path, words: Callable[[Path], list]):
 @contextlib.contextmanager
 def cut_off(node: str):
     ip("-n", node, "link", "set", "wire", "down")
-    yield
-    ip("-n", node, "link", "set", "wire", "up")
+    try:
+        yield
+    finally:
+        ip("-n", node, "link", "set", "wire", "up")
 
 
 def exit_codes(jobs: list[Job], seconds: float) -> list[int | None]:
