@@ -5,6 +5,8 @@ from torch import nn
 
 def init_weights(model: nn.Module) -> None:
     """As the published code: convolutions kaiming-normal (fan-out), norms 1 and 0, no other."""
+    if next(model.parameters()).is_meta:
+        return  # PyTorch would take seconds to draw nothing
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -43,10 +43,10 @@ if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
 
 from utils.checkpoints import Checkpoint
-from utils.checkpoints.checkpoint import classifier_of
 from utils.checkpoints.detector import detector_of
 from utils.checkpoints.formats import to_bytes, write_weights
 from utils.checkpoints.names import StateDict, published_keys
+from utils.checkpoints.recognition import classifier_of
 from utils.config import Network
 from utils.disk import check_target, write_bytes
 from utils.errors import UsageError

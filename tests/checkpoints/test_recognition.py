@@ -23,7 +23,7 @@ def weights(arch: str, attention: str = "none", **options) -> dict:
 )
 def test_modules_without_weights_have_the_same_keys(arch):
     for attention in STATELESS:
-        fits = [(arch, name, 10) for name in STATELESS]
+        fits = [Network(arch=arch, attention=name, num_classes=10) for name in STATELESS]
         assert identify(weights(arch, attention, num_classes=10)) == fits
 
 
@@ -33,13 +33,14 @@ def test_modules_without_weights_have_the_same_keys(arch):
     + [("cifar_resnet20", name) for name in sorted(ATTENTIONS.keys() - {"se", *STATELESS})],
 )
 def test_an_attention_with_weights_is_told_from_the_others(arch, attention):
-    assert identify(weights(arch, attention, num_classes=10)) == [(arch, attention, 10)]
+    network = Network(arch=arch, attention=attention, num_classes=10)
+    assert identify(weights(arch, attention, num_classes=10)) == [network]
 
 
 def test_order_and_batch_counters_do_not_matter():
     given = weights("resnet18", "se")
     shuffled = {key: given[key] for key in sorted(given) if "num_batches_tracked" not in key}
-    assert identify(shuffled) == [("resnet18", "se", 1000)]
+    assert identify(shuffled) == [Network(arch="resnet18", attention="se")]
 
 
 @pytest.mark.parametrize(

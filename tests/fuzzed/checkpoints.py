@@ -73,7 +73,7 @@ class Checkpoints:
         self.end = self.weights(folder / "again")
         self.image = next((self.data / "val").rglob("*.png"))
         self.odd = odd_values(self.witness)
-        identify({})  # remembers all networks, for the processes to come
+        identify(self.end)  # remembers all networks, for the processes to come
 
     def weights(self, root: Path) -> dict[str, torch.Tensor]:
         return torch.load(path(root))["state_dict"]

@@ -15,7 +15,7 @@ from ..data.preparation import CIFAR, IMAGENET, Preparation
 from ..errors import UsageError, some
 from .formats import CheckpointError, is_stored, read_file
 from .names import StateDict, names_simam, remap_legacy_keys
-from .recognition import identify, is_of
+from .recognition import classifier_of, identify, is_of
 
 # where training scripts keep the weights in what they save, and their average; the first that is
 # there counts
@@ -85,7 +85,10 @@ class Checkpoint:
             f"{key}: {value.dtype}" for key, value in weights.items() if value.dtype not in FLOATS
         ]
         if odd:
-            raise self.refusal(f"holds weights that are no plain floats ({some(odd)})")
+            raise self.refusal(
+                f"holds weights that are no plain floats ({some(odd)}); save them as floats, and "
+                "those that were quantised as they were before"
+            )
         bad = [key for key, value in weights.items() if not value.float().isfinite().all()]
         if bad:
             raise self.refusal(
@@ -193,7 +196,7 @@ class Checkpoint:
             network = said if param is None else replace(said, attention_param=param)
             if is_of(self.weights, network):
                 return Recognised(network, assumed)
-        fits = {name: (arch, count) for arch, name, count in identify(self.weights)}
+        fits = {network.attention: network for network in identify(self.weights)}
         if not fits:
             raise self.refusal(f"fits no network here; its weights are {some(self.weights)}")
         if attention not in (None, *fits):
@@ -203,12 +206,10 @@ class Checkpoint:
             name = attention or "simam"
         elif len(fits) > 1 and not attention:
             assumed["attention"] = f"{' and '.join(fits)} have the same keys, taken for {name}"
-        arch, count = fits[name]
         if param is None and name == "simam":
-            param = _published_lambda(arch)
+            param = _published_lambda(fits[name].arch)
             assumed["attention_param"] = f"lambda {param:g} as published"
-        network = Network(arch=arch, attention=name, attention_param=param, num_classes=count)
-        return Recognised(network, assumed)
+        return Recognised(replace(fits[name], attention_param=param), assumed)
 
     def check_finite(self, outputs: torch.Tensor | float) -> None:
         """Raise CheckpointError where `outputs` of its network, or their loss, are not finite."""
@@ -289,17 +290,9 @@ def what_fits(state: StateDict) -> str:
     fits = identify(state)
     if not fits:
         return "it fits no network here"
-    arch, _, num_classes = fits[0]
-    attentions = " or ".join(attention for _, attention, _ in fits)
-    return f"it fits -a {arch} --attention-type {attentions} with {num_classes} classes"
-
-
-def classifier_of(state: StateDict) -> str | None:
-    """The prefix of the classifier's keys, with its dot: the one linear layer in no attention."""
-    for key, value in state.items():
-        if value.dim() == 2 and key.endswith(".weight") and ".attn_" not in key:
-            return key.removesuffix("weight")
-    return None
+    attentions = " or ".join(network.attention for network in fits)
+    one = fits[0]
+    return f"it fits -a {one.arch} --attention-type {attentions} with {one.num_classes} classes"
 
 
 def _published_lambda(arch: str) -> float:

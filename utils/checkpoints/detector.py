@@ -1,16 +1,16 @@
 """Whole detectors: what mmdetection saved, as the little that mmdetection 3 loads."""
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-import torch
 from torch import nn
 
-from networks import ATTENTIONS, create_model
+from networks import ATTENTIONS
 
+from ..config import Network
 from .checkpoint import Checkpoint, load_state
-from .names import LEFTOVER, StateDict
+from .names import LEFTOVER
+from .recognition import shapes_of, with_one_class
 
 PREFIX = "backbone."
 # what mmdetection's ResNet makes, and its ResNeXt
@@ -64,27 +64,17 @@ def _entry(mapping: Any, key: str) -> Any:
 
 def _check(backbone: Checkpoint) -> None:
     """Load it into the network whose keys and shapes are closest, as strictly as any of ours."""
-    given = _shapes(backbone.weights)
+    given = set(shapes_of(backbone.weights).items())
     bare = {(key, shape) for key, shape in given if ".attn_" not in key}
-    arch = min(ARCHS, key=lambda arch: len(_shapes_of(arch, "none") ^ bare))
-    attention = min(ATTENTIONS, key=lambda name: len(_shapes_of(arch, name) ^ given))
-    label = arch if attention == "none" else f"{arch} + {attention}"
-    load_state(
-        _trunk(arch, attention), backbone.weights, f"{backbone.path} (its backbone, as {label})"
-    )
+    arch = min(ARCHS, key=lambda arch: len(_trunk(arch, "none") ^ bare))
+    attention = min(ATTENTIONS, key=lambda name: len(_trunk(arch, name) ^ given))
+    network = Network(arch=arch, attention=attention)
+    model = network.build()
+    model.fc = nn.Identity()
+    load_state(model, backbone.weights, f"{backbone.path} (its backbone, as {network.label})")
 
 
-def _trunk(arch: str, attention: str) -> nn.Module:
-    network = create_model(arch, attention)
-    network.fc = nn.Identity()
-    return network
-
-
-@cache
-def _shapes_of(arch: str, attention: str) -> frozenset:
-    with torch.device("meta"):
-        return _shapes(_trunk(arch, attention).state_dict())
-
-
-def _shapes(state: StateDict) -> frozenset:
-    return frozenset((key, value.shape) for key, value in state.items())
+def _trunk(arch: str, attention: str) -> set:
+    """Keys and shapes of all but the classifier."""
+    shapes = with_one_class(arch, attention)
+    return {(key, shape) for key, shape in shapes.items() if not key.startswith("fc.")}

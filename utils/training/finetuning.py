@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ..checkpoints.checkpoint import classifier_of
+from ..checkpoints.recognition import classifier_of
 from ..errors import UsageError, some
 
 BACKBONE = "backbone"  # all but the classifier
