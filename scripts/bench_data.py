@@ -61,7 +61,7 @@ from utils.processes.ending import exit_code
 
 SIZE = 224
 WARM_UP = BATCHES_AHEAD + 1  # batches until a worker has all the memory that it will use
-OURS = {"train": TrainTransform(SIZE), "val": EvalTransform(SIZE)}
+OURS = {"train": TrainTransform(SIZE), "val": EvalTransform(IMAGENET)}
 TO_FLOATS = transforms.ToTensor(), transforms.Normalize(IMAGENET.mean, IMAGENET.std)
 PUBLISHED = {
     "train": [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), *TO_FLOATS],

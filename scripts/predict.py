@@ -141,11 +141,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out    {counted(left_out)}", file=sys.stderr)
     trained = load_and_tell(args.checkpoint, args)
     dist.place(trained.model)
-    prepared = trained.preparation
     listing = Listing([], images, np.arange(len(images)))
     batches = EvalBatches(len(images), args.batch_size)
     loader = DeviceLoader(
-        ReadableImages(listing, EvalTransform(prepared.centre_crop, prepared.shorter_side)),
+        ReadableImages(listing, EvalTransform(trained.preparation)),
         batches,
         args.workers if len(batches) > 1 else 0,
         trained.normalise(dist.device),

@@ -73,11 +73,6 @@ def test_our_own_keys_stay_as_they_are(arch):
         assert not names_simam(state)
 
 
-def test_two_names_for_one_tensor_are_an_error():
-    with pytest.raises(ValueError, match=r"both fc\.bias and module\.fc\.bias mean fc\.bias"):
-        remap_legacy_keys({"fc.bias": torch.zeros(1), "module.fc.bias": torch.ones(1)})
-
-
 @pytest.mark.parametrize(("arch", "attention"), [("resnet50d", "none"), ("resnet18", "se")])
 def test_timms_networks_give_the_same_logits(arch, attention):
     options = {"block_args": {"attn_layer": SE}} if attention == "se" else {}

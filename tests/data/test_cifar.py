@@ -134,24 +134,16 @@ def test_a_checksum_knows_the_images_from_others(images):
     assert same.checksum() != images.checksum()
 
 
-@pytest.fixture
-def folder(digits, tmp_path):
-    """The digits, enlarged to 32x32."""
-    shutil.copytree(digits, tmp_path / "digits32")
-    for path in (tmp_path / "digits32").rglob("*.png"):
-        Image.open(path).resize((32, 32)).save(path)
-    return tmp_path / "digits32"
-
-
-def test_a_folder_is_read_as_torchvision_does(folder):
-    for split, images in zip(("train", "val"), read_folder(str(folder)), strict=True):
-        reference = ImageFolder(folder / split, transforms.PILToTensor())
+def test_a_folder_is_read_as_torchvision_does(digits32):
+    for split, images in zip(("train", "val"), read_folder(str(digits32)), strict=True):
+        reference = ImageFolder(digits32 / split, transforms.PILToTensor())
         assert images.classes == reference.classes
         assert images.targets.tolist() == reference.targets
         assert torch.equal(images.pixels, torch.stack([image for image, _ in reference]))
 
 
-def test_a_file_that_does_not_fit_is_named(folder):
+def test_a_file_that_does_not_fit_is_named(digits32, tmp_path):
+    folder = shutil.copytree(digits32, tmp_path / "data")
     path = folder / "train" / "1" / "003.png"
     Image.new("RGB", (32, 31)).save(path)
     with pytest.raises(UsageError, match=f"image {path} has 32x31 pixels, not 32x32"):
@@ -162,8 +154,8 @@ def test_a_file_that_does_not_fit_is_named(folder):
 
 
 @pytest.mark.parametrize(("name", "key"), [("cifar10", "labels"), ("cifar100", "fine_labels")])
-def test_torchvisions_files_are_read(name, key, folder, tmp_path, monkeypatch):
-    train, val = read_folder(str(folder))
+def test_torchvisions_files_are_read(name, key, digits32, tmp_path, monkeypatch):
+    train, val = read_folder(str(digits32))
     reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     root = tmp_path / "torchvision" / reader.base_folder
     root.mkdir(parents=True)

@@ -29,6 +29,7 @@ from utils.data.listing import Listing
 from utils.data.loader import BadImage, Collate, DeviceLoader, ImageDataset
 from utils.data.normalise import Normalise
 from utils.data.places import file
+from utils.data.preparation import IMAGENET
 from utils.errors import UsageError
 
 simplejpeg = pytest.importorskip("simplejpeg")
@@ -146,8 +147,8 @@ def test_evaluation_with_pillow_equals_the_published_pixels():
     for size in [(300, 200), (201, 333), (500, 375), (100, 90), (256, 256), (257, 1000)]:
         data = encoded(photo(*size), subsampling="4:4:4")
         expected = published(Image.open(io.BytesIO(data)).convert("RGB"))
-        assert torch.equal(EvalTransform(224)(PillowImage(data)), expected)
-        difference = EvalTransform(224)(TurboImage(data)).int() - expected.int()
+        assert torch.equal(EvalTransform(IMAGENET)(PillowImage(data)), expected)
+        difference = EvalTransform(IMAGENET)(TurboImage(data)).int() - expected.int()
         assert difference.abs().max() <= 1
 
 
@@ -202,17 +203,6 @@ def test_batches_are_channels_last(tmp_path):
     expected, expected_targets = default_collate([sample[:2] for sample in samples])
     assert torch.equal(images, expected)
     assert torch.equal(targets, expected_targets)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_images_come_in_the_precision_asked_for(dtype, tmp_path):
-    dataset = dataset_of(tmp_path, {str(seed): encoded(photo(seed=seed)) for seed in range(3)})
-    batches, normalise = TrainBatches(3, 3, seed=0), Normalise(CPU.device, dtype=dtype)
-    ((images, _),) = DeviceLoader(dataset, batches, 0, normalise)
-    ((full, _),) = DeviceLoader(dataset, batches, 0, CPU)
-    assert images.dtype == dtype
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(images, full.to(dtype))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -305,7 +295,7 @@ def test_what_must_not_be_opened_is_not(name, backend):
     if not path.exists():
         pytest.skip(f"needs {path}")
     with pytest.raises((UnidentifiedImageError, Image.DecompressionBombError)):
-        EvalTransform(224)(open_image(file(path), backend))
+        EvalTransform(IMAGENET)(open_image(file(path), backend))
 
 
 def test_neither_pipes_nor_devices_are_images(tmp_path):
@@ -366,7 +356,7 @@ def test_where_libjpeg_warns_pillow_decides(marker, at, tmp_path):
 def test_a_strip_gives_the_pixels_of_the_whole_one_resized(height, width, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    found = EvalTransform(224)(open_image(file(tmp_path / "a.png"), "turbo"))
+    found = EvalTransform(IMAGENET)(open_image(file(tmp_path / "a.png"), "turbo"))
     resize = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
     expected = np.asarray(resize(Image.fromarray(pixels))).astype(int)
     assert abs(found.permute(1, 2, 0).numpy() - expected).max() <= 1

@@ -19,6 +19,7 @@ from utils.data.images import EvalTransform
 from utils.data.listing import Listing, check_same_classes, list_images, synthetic_listing
 from utils.data.loader import Collate, ImageDataset, start_worker
 from utils.data.places import File, Places, file
+from utils.data.preparation import IMAGENET
 from utils.errors import UsageError
 
 
@@ -187,7 +188,7 @@ def growth_over_epochs(folder: str, packed: bool, epochs: int = 10) -> int:
     del names
     images = Listing(["one"], places, np.zeros(len(places), np.int64))
     loader = DataLoader(
-        ImageDataset(images, EvalTransform(8)),
+        ImageDataset(images, EvalTransform(IMAGENET.at(8))),
         batch_sampler=list(islice(TrainBatches(len(places), 100, seed=0), 5 * epochs)),
         num_workers=1,
         collate_fn=Collate(),

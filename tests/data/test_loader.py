@@ -43,7 +43,7 @@ def training(data: Path, batch_size: int, workers: int = 0, normalise: Normalise
 
 
 def validation(data: Path, batch_size: int, normalise: Normalise = CPU):
-    dataset = ImageDataset(list_images(str(data), "val"), EvalTransform(32))
+    dataset = ImageDataset(list_images(str(data), "val"), EvalTransform(IMAGENET.at(32)))
     return DeviceLoader(dataset, EvalBatches(len(dataset), batch_size), 0, normalise)
 
 

@@ -14,6 +14,7 @@ from utils.data.images import EvalTransform, TrainTransform
 from utils.data.listing import Listing
 from utils.data.loader import BadImage, ImageDataset
 from utils.data.places import file
+from utils.data.preparation import IMAGENET
 
 SIDE = 64
 
@@ -95,7 +96,8 @@ class Images:
     def read(self, draw: Random, place: Path) -> int:
         listing = Listing(["one"], [file(place / "a.jpg")], np.zeros(1, np.int64))
         epoch, found = draw.randrange(100), {}
-        for name, transform in (("train", TrainTransform(SIDE)), ("val", EvalTransform(SIDE))):
+        transforms = {"train": TrainTransform(SIDE), "val": EvalTransform(IMAGENET.at(SIDE))}
+        for name, transform in transforms.items():
             for backend in ("pil", "turbo"):
                 sample = ImageDataset(listing, transform, backend=backend)[epoch, 0]
                 if isinstance(sample, BadImage):

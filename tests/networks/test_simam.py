@@ -1,8 +1,6 @@
 """SimAM in every way PyTorch can run it, on the CPU and on a GPU. What the operator's kernels
 compute: `test_simam_cpu.py` and `test_simam_triton.py`."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -83,25 +81,6 @@ def small_net():
     return nn.Sequential(nn.Conv2d(3, 8, 3), SimAM(8), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3))
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_export_holds_plain_operators(strict):
-    net, x = small_net().eval(), torch.randn(2, 3, 12, 12)
-    exported = torch.export.export(net, (x,), strict=strict)
-    names = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
-    assert any("sigmoid" in name for name in names)
-    assert not any("simam" in name for name in names)
-    torch.testing.assert_close(exported.module()(x), net(x))
-
-
-@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated, and warns of every constant
-def test_jit_trace_holds_plain_operators():
-    net, x = small_net().eval(), torch.randn(2, 3, 12, 12)
-    traced = torch.jit.trace(net, x, check_trace=False)
-    assert "aten::sigmoid" in str(traced.inlined_graph)
-    assert "SimAMFunction" not in str(traced.inlined_graph)
-    torch.testing.assert_close(traced(x), net(x))
-
-
 def test_autocast(device):
     net, x = small_net().to(device), torch.randn(2, 3, 12, 12, device=device)
     seen = []
@@ -125,22 +104,6 @@ def test_checkpointing(use_reentrant, device):
     assert torch.equal(one.grad, two.grad)
 
 
-def test_distributed_data_parallel():
-    """Its gradients are those of the formula in float64."""
-    net, x = small_net(), torch.randn(2, 3, 12, 12)
-    exact = copy.deepcopy(net).double()
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        nn.parallel.DistributedDataParallel(net)(x).square().sum().backward()
-    finally:
-        torch.distributed.destroy_process_group()
-    exact(x.double()).square().sum().backward()
-    for ours, theirs in zip(net.parameters(), exact.parameters(), strict=True):
-        scale = theirs.grad.abs().max().item()
-        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-4 * scale)
-
-
 def test_per_sample_gradients():
     """torch.func: vmap over grad."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3), SimAM(4))
@@ -156,12 +119,6 @@ def test_per_sample_gradients():
         torch.testing.assert_close(each["0.weight"][index], alone["0.weight"], rtol=1e-4, atol=1e-4)
 
 
-def test_module_repeats_the_function_and_has_no_state():
-    module, x = SimAM(64, 0.1), torch.randn(2, 4, 5, 5)
-    assert torch.equal(module(x), simam(x, 0.1))
-    assert not module.state_dict()
-
-
 def test_fake_tensors_see_the_formula():
     """What estimates memory and time has neither values nor kernels."""
     with FakeTensorMode():
@@ -170,12 +127,6 @@ def test_fake_tensors_see_the_formula():
         y.sum().backward()
     assert y.shape == (2, 4, 8, 8)
     assert net[0].weight.grad.shape == net[0].weight.shape
-
-
-def test_other_devices_use_the_formula():
-    y = simam(torch.empty(2, 3, 4, 4, device="meta"))
-    assert y.shape == (2, 3, 4, 4)
-    assert y.device.type == "meta"
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (1, 2, 3, 4, 5, 6)])

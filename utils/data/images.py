@@ -20,7 +20,7 @@ from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 
 from ..errors import UsageError, reason
 from .places import Place
-from .preparation import Preparation, shorter_side
+from .preparation import Preparation
 
 try:
     import simplejpeg
@@ -228,10 +228,10 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """Shorter side to `shorter` pixels (None: 256/224 of the size), centre crop."""
+    """The shorter side resized and the middle cut out, as `preparation` says."""
 
-    def __init__(self, size: int, shorter: int | None = None):
-        self.size, self.shorter = size, shorter or shorter_side(size)
+    def __init__(self, preparation: Preparation):
+        self.size, self.shorter = preparation.centre_crop, preparation.shorter_side
 
     def __call__(self, image: PillowImage | TurboImage, _rng: Random | None = None) -> torch.Tensor:
         least = min(image.height, image.width)
@@ -254,7 +254,6 @@ def load_image(place: Place, preparation: Preparation) -> torch.Tensor:
     Raises UsageError for what can't be read.
     """
     try:
-        transform = EvalTransform(preparation.centre_crop, preparation.shorter_side)
-        return transform(open_image(place, "pil"))
+        return EvalTransform(preparation)(open_image(place, "pil"))
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise UsageError(f"can't read image {place} ({reason(error)})") from None

@@ -296,12 +296,11 @@ def eval_loader(
     dtype: torch.dtype = torch.float32,
 ) -> DeviceLoader | SyntheticLoader:
     """This process's share of the validation images, prepared so, in `dtype`."""
-    size, shorter = preparation.centre_crop, preparation.shorter_side
     share = max(dist.batch_size(data.batch_size) // dist.world, 1)
     batches = EvalBatches(len(listing.images), share, dist.rank, dist.world)
     normalise = Normalise(dist.device, preparation, dtype)
     if data.synthetic:
-        return SyntheticLoader(batches, size, len(listing.classes), normalise)
+        return SyntheticLoader(batches, preparation.centre_crop, len(listing.classes), normalise)
     decoder = choose_backend(data.image_backend, "pil")
-    dataset = ImageDataset(listing, EvalTransform(size, shorter), backend=decoder)
+    dataset = ImageDataset(listing, EvalTransform(preparation), backend=decoder)
     return DeviceLoader(dataset, batches, dist.workers(data.workers), normalise)
