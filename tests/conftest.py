@@ -137,13 +137,18 @@ def not_a_number(trained, tmp_path) -> Path:
     return tmp_path / "nan.pth"
 
 
-def run_command(*arguments, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess:
-    """`python main_imagenet.py ...` in a process of its own."""
+def run_python(*words, cwd=ROOT, timeout=300, **environment) -> subprocess.CompletedProcess:
+    """`python WORDS` in a process of its own."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "main_imagenet.py"), *map(str, arguments)],
+        [sys.executable, *map(str, words)],
         capture_output=True,
         text=True,
         cwd=cwd,
         timeout=timeout,
         env={**os.environ, **environment},
     )
+
+
+def run_command(*arguments, cwd=None, **options) -> subprocess.CompletedProcess:
+    """`python main_imagenet.py ...` in a process of its own."""
+    return run_python(ROOT / "main_imagenet.py", *arguments, cwd=cwd, **options)

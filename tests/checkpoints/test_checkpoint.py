@@ -1,14 +1,12 @@
 """Whatever people have is loaded, exactly and strictly, or refused with what would fit."""
 
 import collections
-import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 import torchvision
-from conftest import ROOT, STATELESS
+from conftest import STATELESS, run_python
 from published import PUBLISHED, prefixed, published_network, real
 from torch import nn
 
@@ -352,7 +350,8 @@ from networks import create_model
 from utils.checkpoints import load_weights
 load_weights(create_model({SMALL!r}, "cbam", num_classes=10), {str(tmp_path / "w.pth")!r})
 """
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
 
 
 def command(data, *words) -> int:

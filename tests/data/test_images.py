@@ -242,23 +242,6 @@ def test_a_decoder_that_is_not_installed(monkeypatch):
         choose_backend("turbo", "turbo")
 
 
-def test_samples_do_not_depend_on_the_number_of_workers(tmp_path):
-    files = {str(seed): encoded(photo(seed=seed)) for seed in range(7)} | {
-        "grey": encoded(photo().convert("L"))
-    }
-    dataset = dataset_of(tmp_path, files, backend="turbo", seed=3)
-
-    def epoch(workers: int) -> list[torch.Tensor]:
-        batches = TrainBatches(len(dataset), 3, seed=3)
-        batches.start(5, first_step=1)
-        return [images for images, _ in DeviceLoader(dataset, batches, workers, CPU)]
-
-    alone = epoch(0)
-    assert len(alone) == 2
-    for workers in (1, 2):
-        assert all(map(torch.equal, alone, epoch(workers)))
-
-
 def test_workers_may_be_spawned_as_on_macos(tmp_path):
     dataset = dataset_of(tmp_path, {str(seed): encoded(photo(seed=seed)) for seed in range(3)})
     batches = TrainBatches(len(dataset), 3, seed=0)

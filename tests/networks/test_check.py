@@ -1,12 +1,11 @@
 """Copies of SimAM, right and wrong, as they go round."""
 
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, run_python
 from published import E_LAMBDA, PublishedSimAM
 from torch import nn
 
@@ -14,8 +13,6 @@ from networks import SimAM, check, simam
 from networks.attentions import SE
 from networks.attentions.simam import simam_formula
 from networks.check import main
-
-ROOT = Path(__file__).resolve().parents[2]
 
 HEAD = """
 import torch
@@ -142,8 +139,7 @@ def test_the_command(tmp_path, said):
     code, out, _ = said(f"{file}:other")
     assert (code, out.splitlines()[0]) == (1, "other: wrong")
     file.write_text("import networks\nclass SimAM(networks.SimAM):\n    pass\n")
-    line = [sys.executable, "-W", "error::RuntimeWarning", "-m", "networks.check", str(file)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-W", "error::RuntimeWarning", "-m", "networks.check", file)
     assert (done.returncode, done.stdout) == (0, "SimAM: right\n")
 
 

@@ -1,20 +1,15 @@
 """Where SimAM, norm and activation are one operator, and where the modules are called."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_python
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from networks import create_model
 from networks.attentions import FUSED, SimAM, fused, simam_norm_act
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -99,13 +94,6 @@ def test_counters_see_the_modules():
     assert counter.get_total_flops() > 0
 
 
-@pytest.mark.parametrize("arch", ["cifar_resnet20", "cifar_mobilenet_v2"])
-def test_export_sees_the_modules(arch):
-    net, x = fresh(arch).eval(), torch.randn(2, 3, 32, 32)
-    exported = torch.export.export(net, (x,))
-    torch.testing.assert_close(exported.module()(x), net(x), rtol=1e-3, atol=1e-4)
-
-
 class Tiny(nn.Module):
     """Two residual blocks and a classifier."""
 
@@ -150,10 +138,7 @@ def test_training_follows_the_modules(modules_only):
 @pytest.mark.parametrize(("value", "devices"), [("0", "[]"), ("", "['cpu']")])
 def test_the_environment_switches(value, devices):
     code = "from networks.attentions import FUSED; print(sorted(FUSED))"
-    environment = {**os.environ, "SIMAM_FUSED": value}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == devices
+    assert run_python("-c", code, SIMAM_FUSED=value).stdout.strip() == devices
 
 
 def test_says_how_simam_is_computed(modules_only):

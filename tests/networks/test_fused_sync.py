@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
+from conftest import ROOT
 from torch import nn
 
 from networks.attentions.simam import simam_formula
 
-ROOT = Path(__file__).resolve().parents[2]
 SYNCED = """
 import sys, torch
 from torch import distributed, nn

@@ -1,27 +1,18 @@
 """The folder `attentions`, copied and reloaded: one operator, however many copies meet."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, run_python
 
 from networks import list_attentions
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def python(folder: Path, code: str, **environment) -> str:
+def python(folder: Path, code: str) -> str:
     """What `code` prints in a process of its own, which runs in `folder`."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", "import sys; sys.path.insert(0, '.')\n" + code],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": "", **environment},
-        capture_output=True,
-        text=True,
-    )
+    code = "import sys; sys.path.insert(0, '.')\n" + code
+    done = run_python("-P", "-c", code, cwd=folder, PYTHONPATH="")
     assert done.returncode == 0, done.stderr
     return done.stdout
 

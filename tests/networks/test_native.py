@@ -1,14 +1,10 @@
 """How the C kernels are built, kept, and done without."""
 
-import os
 import stat
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from conftest import run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 USE = """
 import warnings, torch
 from torch import nn
@@ -26,14 +22,8 @@ for each in caught:
 
 
 def use(**environment):
-    done = subprocess.run(
-        [sys.executable, "-c", USE],
-        env={**os.environ, **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_python("-c", USE, **environment)
+    assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 

@@ -2,20 +2,16 @@
 against torchvision's and timm's. The ones for CIFAR: `test_cifar_networks.py`."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
+from conftest import ROOT, run_python
 from torch import nn
 
 from networks import MODELS, create_model, list_attentions, list_models
 from networks.attentions.simam import simam_formula
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # a network for each kind of block
 KINDS = ("resnet18", "resnet50d", "mobilenet_v2")
@@ -148,8 +144,7 @@ def test_networks_stand_alone():
         "(torch.ones(2, 3, 32, 32)); assert not torch.cuda.is_initialized();"
         "print(*sorted({'torchvision', 'utils', 'PIL', 'triton'} & set(sys.modules)))"
     )
-    command = [sys.executable, "-c", code]
-    assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=120) == "\n"
+    assert run_python("-c", code).stdout == "\n"
 
 
 def test_imports_run_one_way():

@@ -1,21 +1,20 @@
 """The wheel: one package, which needs torch alone, beside projects that have the same names."""
 
 import shutil
-import subprocess
-import sys
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
 def pip(*words) -> None:
     quiet = ("--quiet", "--disable-pip-version-check")
-    subprocess.run([sys.executable, "-m", "pip", *quiet, *map(str, words)], check=True)
+    done = run_python("-m", "pip", *quiet, *words)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +89,14 @@ def test_is_used_from_a_project_with_the_same_names(site, tmp_path):
         (project / name).mkdir(parents=True)
         (project / name / "__init__.py").write_text('OWN = "the project\'s"\n')
     (project / "networks.py").write_text('OWN = "the project\'s"\n')
-    command = [sys.executable, "-W", "error", "-I", "-c", USE, site]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_python("-W", "error", "-I", "-c", USE, site, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).samefile(site / "simam" / "__init__.py")
 
 
 def test_the_command_runs(site, tmp_path):
     (tmp_path / "copy.py").write_text("def simam(x):\n    return x\n")
-    command = [sys.executable, "-W", "error", "-m", "simam.check", tmp_path / "copy.py"]
-    done = subprocess.run(command, cwd=site, capture_output=True, text=True)
+    done = run_python("-W", "error", "-m", "simam.check", tmp_path / "copy.py", cwd=site)
     assert done.stdout.startswith("simam: wrong\n"), done.stderr
 
 

@@ -264,16 +264,15 @@ def load_state(model: nn.Module, state: StateDict, path: str) -> None:
     which network would fit; `model` is left as it was.
     """
     wanted = model.state_dict()
-    shapes = {
-        key: (tuple(state[key].shape), tuple(wanted[key].shape)) for key in state if key in wanted
-    }
     problems = {
         "missing": [
             key for key in wanted if key not in state and not key.endswith("num_batches_tracked")
         ],
         "unexpected": [key for key in state if key not in wanted],
         "mis-shaped": [
-            f"{key} {has} for {want}" for key, (has, want) in shapes.items() if has != want
+            f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}"
+            for key in state
+            if key in wanted and state[key].shape != wanted[key].shape
         ],
     }
     found = [f"{len(keys)} {kind} ({some(keys)})" for kind, keys in problems.items() if keys]
