@@ -65,13 +65,13 @@ def classifier_of(state_dict: StateDict) -> str | None:
 
 @cache
 def with_one_class(arch: str, attention: str) -> Shapes:
-    """The `shapes_of` such a network with one class."""
+    """Keys and shapes of such a network with a single class."""
     with torch.device("meta"):
         return shapes_of(create_model(arch, attention, num_classes=1).state_dict())
 
 
 def shapes_of(state_dict: StateDict) -> Shapes:
-    """Without batch counters."""
+    """Its keys and shapes, without the batch counters."""
     return {
         key: tuple(value.shape)
         for key, value in state_dict.items()
