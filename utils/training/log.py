@@ -86,7 +86,7 @@ class RunLog:
         return os.path.join(self.folder, name)
 
     def _write_table(self) -> None:
-        """The same for spreadsheets; a number that an epoch does not have is an empty cell."""
+        """metrics.jsonl for spreadsheets; a number that an epoch does not have is an empty cell."""
         entries, text = read_entries(self._path(METRICS)), io.StringIO()
         names = dict.fromkeys(name for entry in entries for name in entry)
         table = csv.DictWriter(text, names, lineterminator="\n")
