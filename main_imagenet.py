@@ -38,7 +38,7 @@ from utils.processes.launch import launch, processes_to_start
 from utils.report.outcomes import Flipped, Recorder, check_report, tell
 from utils.training.engine import DTYPES, Precision
 from utils.training.evaluation import accuracy_line, evaluate_with_progress, matched, outcomes_of
-from utils.training.folder import LATEST, Found, find_checkpoint
+from utils.training.folder import LATEST, find_checkpoint
 from utils.training.header import header
 from utils.training.log import Progress, RunLog
 from utils.training.run import Run
@@ -69,9 +69,7 @@ def train(config: Config, dist: Dist) -> None:
         decoder=decoder,
         checksum=None if config.data.root is None else train_images.checksum(),
     )
-    # only the first process reads: the run folder need not be on the other nodes
-    found = Found.of(*dist.from_main(lambda: find_checkpoint(config.resume, config.folder).plain()))
-    run = Run(config, dist, facts, found)
+    run = Run(config, dist, facts, find_checkpoint(config.resume, config.folder, dist))
     feed = dist, run.seed, run.learner.precision.input_dtype
     loader = train_loader(train_images, config, *feed, run.log.warn)
     if config.data.mixup or config.data.cutmix:

@@ -137,7 +137,7 @@ def train(config: Config, splits: Splits, dist: Dist) -> None:
     optim = replace(config.optim, epochs=epochs)
     config = replace(config.for_classes(len(images.classes)), optim=optim, options=options)
 
-    found = find_checkpoint("auto", folder)
+    found = find_checkpoint("auto", folder, dist)
     said = checked(found.checkpoint) if found.checkpoint else options
     for name in FIXED:
         if said.get(name) != options[name]:

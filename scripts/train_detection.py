@@ -77,7 +77,7 @@ from utils.processes.dist import Dist, devices_in_words
 from utils.processes.ending import exit_code
 from utils.processes.launch import launch, processes_to_start
 from utils.processes.signals import Stopped, StopRequest
-from utils.training.folder import LATEST, PREVIOUS, Found, find_checkpoint
+from utils.training.folder import LATEST, PREVIOUS, find_checkpoint
 from utils.training.log import RunLog
 from utils.training.optim import load_optimizer, make_optimizer
 
@@ -91,8 +91,7 @@ class Run:
     def __init__(self, args: argparse.Namespace, dist: Dist, folder: str):
         self.args, self.dist, self.folder = args, dist, folder
         self.recipe, self.workers = read_fields(Recipe, args), dist.workers(args.workers)
-        # only the first process reads: the run folder need not be on the other nodes
-        found = Found.of(*dist.from_main(lambda: find_checkpoint(args.resume, folder).plain()))
+        found = find_checkpoint(args.resume, folder, dist)
         said = found.checkpoint.content if found.checkpoint else {}
         self.seed = dist.from_main(lambda: choose_seed(args.seed, said))
         seed_all(self.seed, deterministic=args.seed is not None)

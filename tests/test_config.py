@@ -1,12 +1,10 @@
 """What a command line becomes: a network, its names, and a whole run."""
 
-from dataclasses import FrozenInstanceError
-
 import pytest
 import torch
 
 from networks import create_model
-from utils.config import Config, Data, Machine, Network, Optim, run_name
+from utils.config import Config, Data, Machine, Network, Optim
 from utils.errors import UsageError
 from utils.options import parse_args
 
@@ -72,11 +70,6 @@ def test_a_run_has_a_folder_of_its_own(words, name):
     assert config(f"{words} --ckpt some/where").folder == f"some/where/{name}"
 
 
-def test_other_data_has_another_name():
-    network = Network(arch="cifar_resnet20", attention="simam")
-    assert run_name("cifar10", network, 2) == "cifar10-cifar_resnet20-simam-param0.0001-seed2"
-
-
 def test_without_options_a_run_is_the_published_one():
     plain = config("DATA")
     assert plain.network == Network(arch="resnet18", num_classes=0)
@@ -112,8 +105,3 @@ def test_the_classes_are_the_datas_unless_more_are_asked_for():
     assert config("DATA --num-classes 9").for_classes(7).network.num_classes == 9
     with pytest.raises(UsageError, match=r"^--num-classes 6: DATA has 7 class folders$"):
         config("DATA --num-classes 6").for_classes(7)
-
-
-def test_nothing_is_changed_in_place():
-    with pytest.raises(FrozenInstanceError):
-        config("DATA").optim.lr = 1

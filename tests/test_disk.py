@@ -1,28 +1,16 @@
 """A file is written whole or not at all, is checked before any work, and is read line by line."""
 
-import contextlib
 import os
-import resource
 import subprocess
 import sys
 import time
 
 import pytest
 from conftest import ROOT
+from runs import full_disk
 
 from utils.disk import append_line, check_target, read_entries, write_atomically, write_text
 from utils.errors import UsageError
-
-
-@contextlib.contextmanager
-def full_disk(size: int):
-    """No file can grow beyond `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(
@@ -96,11 +84,14 @@ def test_a_write_that_is_killed_leaves_a_whole_file(tmp_path):
         previous.unlink(missing_ok=True)
 
 
-def test_text_is_written_where_a_link_points(tmp_path):
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    write_text("für λ\n", str(tmp_path / "link"))
-    assert (tmp_path / "a").read_bytes() == "für λ\n".encode()
-    assert (tmp_path / "link").is_symlink()
+def test_a_file_is_written_where_a_link_points(tmp_path):
+    link, target, previous = (tmp_path / name for name in ("link", "a", "b"))
+    link.symlink_to(target)
+    write_text("für λ\n", str(link))
+    assert target.read_bytes() == "für λ\n".encode()
+    write_atomically(b"new", str(link), str(previous))
+    assert (target.read_bytes(), previous.read_bytes()) == (b"new", "für λ\n".encode())
+    assert link.is_symlink()
 
 
 def test_lines_are_added_and_read(tmp_path):

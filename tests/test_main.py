@@ -81,9 +81,6 @@ def test_published_commands_parse():
     ("words", "message"),
     [
         ("", "DATA, a folder with train/<class>/ and val/<class>/, is missing"),
-        ("DATA --nope", "unrecognized arguments: --nope"),
-        ("--attention simam DATA", "unrecognized .* --attention; did you mean --attention-type?"),
-        ("DATA --epoch 3", "unrecognized arguments: --epoch; did you mean --epochs?"),
         ("DATA --optimizer adamw --nesterov", "--nesterov needs --optimizer sgd"),
         ("DATA --momentum 0 --nesterov", "--nesterov needs .* with a --momentum above 0"),
         ("DATA --parallel dp --sync-bn", "--sync-bn needs --parallel ddp"),
@@ -125,10 +122,8 @@ def weights(tmp_path_factory):
 BAD = {
     "no such data": ("{nowhere}", "data folder .* does not exist"),
     "data without classes": ("{weights}", "has no folder train/"),
-    "unknown arch": ("{data} -a resnet81", "unknown arch 'resnet81'; known: resnet18,"),
     "network in capitals": ("{data} -a ResNet18", r"arch 'ResNet18'.*; did you mean resnet18\?$"),
     "module in capitals": ("{data} --attention-type SimAM", r"; did you mean simam\?$"),
-    "unknown attention": ("{data} --attention-type sima", "unknown attention 'sima'; known: simam"),
     "too few classes": ("{data} --num-classes 2", "--num-classes 2: .* has 3 class folders"),
     "no average": ("{data} -e --ema 0.9 --resume {weights}/ten.pth", "holds no average of weights"),
     "branches without a norm": (
@@ -162,10 +157,6 @@ BAD = {
     "save over a checkpoint": (
         "{data} --resume {weights}/ten.pth --save-weights {weights}/r32.pth",
         "r32.pth already exists; remove it or choose another name",
-    ),
-    "save over a device": (
-        "{data} --resume {weights}/ten.pth --save-weights /dev/null",
-        "/dev/null already exists",
     ),
     "save to nowhere": (
         "{data} --resume {weights}/ten.pth --save-weights {nowhere}/w.pth",

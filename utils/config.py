@@ -49,26 +49,22 @@ class Network:
     @property
     def label(self) -> str:
         """In a few words, for a person: ARCH[ + ATTENTION[ PARAM]]."""
-        if self.attention == "none":
-            return self.arch
-        param = "" if self.attention_param is None else f" {self.attention_param:g}"
-        return f"{self.arch} + {self.attention}{param}"
+        return self.arch if self.attention == "none" else f"{self.arch} + {self._module(' ')}"
 
     @property
     def options(self) -> str:
         """As the command line names it."""
-        words = f"-a {self.arch} --attention-type {self.attention}"
-        if self.attention_param is None:
-            return words
-        return f"{words} --attention-param {self.attention_param:g}"
+        return f"-a {self.arch} --attention-type {self._module(' --attention-param ')}"
 
     @property
     def slug(self) -> str:
         """As run folders name it: ARCH[-ATTENTION[-paramPARAM]]."""
-        if self.attention == "none":
-            return self.arch
-        param = "" if self.attention_param is None else f"-param{self.attention_param:g}"
-        return f"{self.arch}-{self.attention}{param}"
+        return self.arch if self.attention == "none" else f"{self.arch}-{self._module('-param')}"
+
+    def _module(self, before_param: str) -> str:
+        """The attention module, and its parameter where it has one."""
+        param = self.attention_param
+        return self.attention + ("" if param is None else f"{before_param}{param:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -242,13 +242,12 @@ STARTED = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TAS
 
 
 @pytest.mark.parametrize("name", STARTED)
-@pytest.mark.parametrize("gpu", ["--gpu=-1", "--gpu=-1,-1"])
 def test_processes_of_another_launcher_do_not_train_each_alone(
-    name, gpu, digits, tmp_path, monkeypatch, capsys
+    name, digits, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv(name, "2")
     monkeypatch.setenv("RANK", "1")
-    assert run(digits, tmp_path, gpu) == 2
+    assert run(digits, tmp_path) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith(f"error: {name} is 2, but torchrun did not start this process")
     assert not list(tmp_path.iterdir())

@@ -9,14 +9,6 @@ from utils.errors import UsageError
 from utils.processes.lock import FolderLock
 
 
-def test_a_second_run_is_refused_until_the_first_lets_go(tmp_path):
-    lock = FolderLock(str(tmp_path))
-    with pytest.raises(UsageError, match="another run is at work in"):
-        FolderLock(str(tmp_path))
-    lock.release()
-    FolderLock(str(tmp_path)).release()
-
-
 def test_a_killed_owner_holds_nothing_though_its_worker_lives(tmp_path):
     ready, tell = os.pipe()
     owner = os.fork()

@@ -4,7 +4,6 @@ import shutil
 import signal
 
 import pytest
-import torch
 from runs import SignalAtForward, assert_same_run, full_disk, load, metrics, path, run
 
 from networks.cifar.resnet import CifarResNet
@@ -61,15 +60,6 @@ def test_a_folder_has_one_run_at_a_time(root, digits, capsys):
     assert {each: each.read_bytes() for each in path(root).parent.iterdir()} == before
     other.release()
     assert run(digits, root, "--epochs", 4, "--resume", "auto") == 0
-
-
-def test_a_checkpoint_that_is_a_link_stays_one(root, digits, tmp_path):
-    kept = tmp_path / "elsewhere.pth.tar"
-    path(root).rename(kept)
-    path(root).symlink_to(kept)
-    assert run(digits, root, "--epochs", 4, "--resume", "auto") == 0
-    assert path(root).is_symlink()
-    assert load(root)["epoch"] == torch.load(kept)["epoch"] == 4
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import sys
 
 import torch
 from conftest import ROOT
-from runs import path, run
+from runs import load, path, run
+
+import main_imagenet
 
 
 def test_every_start_is_kept_with_what_it_changed(digits, tmp_path, monkeypatch):
@@ -41,12 +43,12 @@ def test_every_start_is_kept_with_what_it_changed(digits, tmp_path, monkeypatch)
         assert head.startswith(first["revision"].removesuffix("-dirty"))
 
 
-def test_a_drawn_seed_is_said(digits, tmp_path):
-    import main_imagenet
-
+def test_a_drawn_seed_is_said_and_kept(digits, tmp_path):
     words = f"{digits} --ckpt {tmp_path} -a cifar_resnet20 --gpu=-1 --image-size 32 -b 24 -j 0"
+    seeds = []
     for more in ("--epochs 1", "--epochs 2 --resume auto"):
         assert main_imagenet.main([*words.split(), *more.split()]) == 0
+        seeds.append(load(tmp_path)["seed"])
     settings = json.loads(path(tmp_path, "args.json").read_text())
-    assert settings["seed"] == torch.load(path(tmp_path), weights_only=True)["seed"]
+    assert [settings["seed"]] * 2 == seeds
     assert settings["starts"][1]["changed"] == {"epochs": [1, 2]}

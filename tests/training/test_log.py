@@ -36,10 +36,9 @@ def test_a_run_that_goes_on_takes_back_what_comes_again(tmp_path, end, first_epo
 @pytest.mark.parametrize("name", ["args.json", "metrics.jsonl"])
 def test_a_full_disk_leaves_what_was_there(tmp_path, name):
     epochs, word = (3, "x" * 20_000) if name == "args.json" else (3000, "x")
-    log = RunLog(str(tmp_path), settings={"arch": "resnet18"})
-    for entry in entries(epochs):
-        log.metrics(entry, seen=0)
-    log.close()
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries(epochs))
+    (tmp_path / "metrics.jsonl").write_text(lines)
+    RunLog(str(tmp_path), first_epoch=epochs, settings={"arch": "resnet18"}).close()
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     refused = pytest.raises(UsageError, match=f"can't write to run folder {tmp_path}: .*too large")
     with full_disk(10_000), refused:

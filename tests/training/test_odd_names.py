@@ -17,21 +17,8 @@ NO_TEXT = os.fsdecode(b"no\xfftext")
 
 
 def run(data, root, *more) -> int:
-    words = [
-        "-a",
-        "cifar_resnet20",
-        "--gpu",
-        "-1",
-        "--image-size",
-        "32",
-        "-b",
-        "6",
-        "-j",
-        "0",
-        "--seed",
-        "3",
-    ]
-    return main_imagenet.main([str(data), "--ckpt", str(root), *words, *map(str, more)])
+    words = "-a cifar_resnet20 --gpu -1 --image-size 32 -b 6 -j 0 --seed 3"
+    return main_imagenet.main([str(data), "--ckpt", str(root), *words.split(), *map(str, more)])
 
 
 @pytest.fixture(scope="module")

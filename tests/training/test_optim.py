@@ -62,22 +62,6 @@ def test_norms_and_biases_are_left_out_of_the_decay():
         torch.testing.assert_close(value, kept * before[key], msg=key)
 
 
-def test_the_average_is_the_one_computed_by_hand():
-    model = small_network()
-    learner, states = learner_of(model, average=MovingAverage(model, 0.8)), []
-    learner.optimizer.register_step_post_hook(
-        lambda *_: states.append({k: v.double() for k, v in model.state_dict().items()})
-    )
-    train(learner, batches(4, 6))
-    expected = states[0]
-    for state in states:
-        expected = {key: 0.8 * expected[key] + 0.2 * state[key] for key in state}
-    for key, value in learner.average.module.state_dict().items():
-        if value.is_floating_point():
-            torch.testing.assert_close(value.double(), expected[key], rtol=1e-5, atol=1e-6)
-    assert learner.average.n_averaged == 4
-
-
 def test_the_average_is_pytorchs():
     """Bit for bit, but for batch counters, which are the model's."""
     model = small_network()

@@ -47,12 +47,6 @@ def test_cifar_schedule_is_the_papers():
     assert {iteration: at(iteration) for iteration in firsts} == pytest.approx(firsts)
 
 
-def test_a_shortened_cifar_schedule_keeps_its_shape():
-    optim = Optim(lr=1.0, sched="iterations", iterations=8)
-    values = [lr_at(optim, epoch, step, 3) for epoch in range(3) for step in range(3)]
-    assert values == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 3)
-
-
 @pytest.mark.parametrize(
     ("lr", "batch_size", "gives"),
     [

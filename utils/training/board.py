@@ -8,7 +8,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from .folder import FIRST, telling
+from .folder import FIRST
 
 # titles -> curves that share a chart, on the page of custom scalars
 CHARTS = {
@@ -30,15 +30,15 @@ class Board:
         _leave_writers_errors_to_the_next_call()
         self.writer, self.failed = SummaryWriter(folder, purge_step=seen + 1), failed
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
+    def begin(self, settings: Mapping[str, bool | int | float | str]) -> None:
         """The charts, and the run's row in the table of runs, which its results will complete."""
-        plain = {_named(name): shown(value) for name, value in telling(settings).items()}
+        named = {_named(name): value for name, value in settings.items()}
 
         def add(writer: SummaryWriter) -> None:
             charts = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
             writer.add_custom_scalars({"training and validation": charts})
             # SummaryWriter.add_hparams would begin another file
-            experiment, start, _end = hparams(plain, dict.fromkeys((BEST, "val/loss"), 0.0))
+            experiment, start, _end = hparams(named, dict.fromkeys((BEST, "val/loss"), 0.0))
             for summary in (experiment, start):
                 writer.file_writer.add_summary(summary)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..checkpoints import Checkpoint, CheckpointError
 from ..errors import UsageError
+from ..processes.dist import Dist
 
 LATEST = "checkpoint.pth.tar"
 PREVIOUS = "checkpoint_previous.pth.tar"
@@ -28,32 +29,29 @@ class Found(NamedTuple):
     checkpoint: Checkpoint | None
     notes: list[str]
 
-    def plain(self) -> tuple:
-        """As plain values and tensors, which `of` takes: for the other processes."""
-        checkpoint = self.checkpoint
-        return (checkpoint.path, checkpoint.file, self.notes) if checkpoint else (None, 0, [])
-
-    @classmethod
-    def of(cls, path: str | None, file: Any, notes: list[str]) -> "Found":
-        return cls(Checkpoint(path, file) if path else None, notes)
-
 
 NOTHING = Found(None, [])
 
 
-def kept_checkpoints(folder: str) -> list[str]:
-    """The run folder's checkpoints, the one to go on from first."""
-    paths = (os.path.join(folder, name) for name in (LATEST, PREVIOUS, BEST))
-    return [path for path in paths if os.path.exists(path)]
-
-
-def find_checkpoint(resume: str | None, folder: str) -> Found:
+def find_checkpoint(resume: str | None, folder: str, dist: Dist) -> Found:
     """What `--resume` means for a run in `folder`: a file, "auto" for the folder's own, or None.
 
     "auto" passes over checkpoints that are not whole, and says so. Raises UsageError where a new
-    run would overwrite another one's checkpoints, CheckpointError where nothing can be read.
+    run would overwrite another one's checkpoints, CheckpointError where nothing can be read. Only
+    the first process reads: the run folder need not be on the other nodes.
     """
-    kept = kept_checkpoints(folder)
+
+    def plain() -> tuple:
+        checkpoint, notes = _find(resume, folder)
+        return (checkpoint.path, checkpoint.file, notes) if checkpoint else (None, None, notes)
+
+    path, file, notes = dist.from_main(plain)
+    return Found(Checkpoint(path, file) if path else None, notes)
+
+
+def _find(resume: str | None, folder: str) -> Found:
+    paths = (os.path.join(folder, name) for name in (LATEST, PREVIOUS, BEST))
+    kept = [path for path in paths if os.path.exists(path)]
     if resume == "auto":
         return _first_whole(kept, folder) if kept else NOTHING
     inside = resume and os.path.realpath(resume).startswith(os.path.realpath(folder) + os.sep)

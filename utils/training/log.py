@@ -1,5 +1,7 @@
 """What a run says: on the console, in log.txt, metrics.jsonl and .csv, TensorBoard, a tracker."""
 
+import csv
+import io
 import json
 import os
 import re
@@ -18,7 +20,8 @@ from ..disk import append_line, read_entries, write_atomically
 from ..errors import UsageError, one_line
 from ..processes.lock import FolderLock
 from ..report.pictures import captioned
-from .board import Board
+from .board import Board, shown
+from .folder import telling
 from .tracker import Tracker
 
 METRICS, TABLE = "metrics.jsonl", "metrics.csv"
@@ -44,52 +47,52 @@ class RunLog:
         seen: int = 0,
         logger: str | None = None,
     ):
-        self.quiet, self.folder, self.settings = quiet, folder, dict(settings or {})
+        self.quiet, self.folder = quiet, folder
         self.failed: set[str] = set()
-        self.columns: list[str] = []
         self.board = self.tracker = self.lock = None
         if folder and not quiet:
+            settings = dict(settings or {})
+            told = {name: shown(value) for name, value in telling(settings).items()}
             try:
-                self._open(first_epoch, seen)
+                self._open(settings, first_epoch)
+                self._begin_board(told, seen)
             except OSError as error:
                 raise UsageError(f"can't write to run folder {folder}: {error}") from None
             if logger:
                 failed = partial(self._note_failure, f"to {logger}")
-                self.tracker = Tracker(logger, folder, self.settings, seen > 0, failed)
+                self.tracker = Tracker(logger, folder, told, seen > 0, failed)
 
-    def _open(self, first_epoch: int, seen: int) -> None:
+    def _open(self, settings: dict[str, Any], first_epoch: int) -> None:
         os.makedirs(self.folder, exist_ok=True)
         self.lock = FolderLock(self.folder)
-        write_atomically(json.dumps(self.settings, indent=2).encode(), self._path("args.json"))
+        write_atomically(json.dumps(settings, indent=2).encode(), self._path("args.json"))
         if os.path.exists(self._path(METRICS)):
             kept = [
                 each for each in read_entries(self._path(METRICS)) if each["epoch"] < first_epoch
             ]
-            self._rewrite(kept)
+            lines = "".join(json.dumps(entry) + "\n" for entry in kept)
+            write_atomically(lines.encode(), self._path(METRICS))
+            self._write_table()
+
+    def _begin_board(self, settings: dict[str, bool | int | float | str], seen: int) -> None:
         try:
             failed = partial(self._note_failure, "TensorBoard events")
             self.board = Board(self.folder, seen, failed)
-            self.board.begin(self.settings)
+            self.board.begin(settings)
         except UnicodeEncodeError:
             self.warn("no TensorBoard events: it knows no folder whose name is not UTF-8")
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name)
 
-    def _rewrite(self, entries: Sequence[Mapping[str, float]]) -> None:
-        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-        write_atomically(lines.encode(), self._path(METRICS))
-        self._write_csv(entries)
-
-    def _write_csv(self, entries: Sequence[Mapping[str, float]]) -> None:
-        """The same for spreadsheets; a number that an epoch does not have is an empty cell."""
-        self.columns = list(dict.fromkeys(name for entry in entries for name in entry))
-        rows = [
-            self.columns,
-            *([entry.get(each, "") for each in self.columns] for entry in entries),
-        ]
-        text = "".join(",".join(map(str, row)) + "\n" for row in rows)
-        write_atomically(text.encode(), self._path(TABLE))
+    def _write_table(self) -> None:
+        """metrics.jsonl for spreadsheets; a number that an epoch does not have is an empty cell."""
+        entries, text = read_entries(self._path(METRICS)), io.StringIO()
+        names = dict.fromkeys(name for entry in entries for name in entry)
+        table = csv.DictWriter(text, names, lineterminator="\n")
+        table.writeheader()
+        table.writerows(entries)
+        write_atomically(text.getvalue().encode(), self._path(TABLE))
 
     def line(self, text: str, console: bool = True) -> None:
         """One line on the console (above a progress bar) and in log.txt."""
@@ -113,16 +116,13 @@ class RunLog:
     def metrics(self, values: Mapping[str, float], seen: int) -> None:
         """One epoch's numbers, with their "epoch", when `seen` training images were: a line in
         metrics.jsonl, a row in metrics.csv, TensorBoard's curves."""
-        if self.quiet:
+        if self.quiet or not self.folder:
             return
         self._append(METRICS, json.dumps(values))
-        if list(values) == self.columns:
-            self._append(TABLE, ",".join(map(str, values.values())))
-        elif self.folder:
-            try:
-                self._write_csv(read_entries(self._path(METRICS)))
-            except OSError as error:
-                self._note_failure(TABLE, error)
+        try:
+            self._write_table()
+        except OSError as error:
+            self._note_failure(TABLE, error)
         tags = {SPLIT.sub(r"\1/", name): value for name, value in values.items()}
         self.curves({tag: value for tag, value in tags.items() if tag != "epoch"}, seen)
         if self.board:

@@ -390,9 +390,7 @@ class Run:
         self.save()
         # launchers soon kill the others when one has left, and the main one may still be writing
         self.dist.wait()
-        where = f"{self.where} of {len(self.train_loader)}"
-        if self.unsaved:
-            return Stopped(
-                signum, f"stopped after {where}, which could not be saved: {self.unsaved}"
-            )
-        return Stopped(signum, f"stopped after {where}; {self.goes_on}")
+        steps = f"step {self.step} of {len(self.train_loader)}"
+        failed = f", which could not be saved: {self.unsaved}"
+        kept = failed if self.unsaved else f"; {self.goes_on}"
+        return Stopped(signum, f"stopped after epoch {self.epoch + 1}, {steps}{kept}")

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..errors import UsageError
 from .board import shown
-from .folder import telling
 
 # the tools' own settings, where the user has made none: nothing leaves this machine
 SETTINGS = {
@@ -24,8 +23,8 @@ SETTINGS = {
 class Tracker:
     """A run of `tool`: "wandb", "mlflow" or "trackio".
 
-    folder: the run folder, which keeps the tracker's name of the run. settings: what args.json
-    holds. goes_on: whether the run that was tracked there before goes on, or another begins.
+    folder: the run folder, which keeps the tracker's name of the run. settings: numbers and
+    texts. goes_on: whether the run that was tracked there before goes on, or another begins.
     failed: told of the error that ends the tracking, at most once. Raises UsageError where the
     tool is not there, or does not begin.
     """
@@ -34,7 +33,7 @@ class Tracker:
         self,
         tool: str,
         folder: str,
-        settings: Mapping[str, Any],
+        settings: dict[str, bool | int | float | str],
         goes_on: bool,
         failed: Callable[[Exception], None],
     ):
@@ -44,8 +43,7 @@ class Tracker:
         before = kept.read_text() if goes_on and kept.exists() else None
         begin = {"wandb": _wandb, "mlflow": _mlflow, "trackio": _trackio}[tool]
         try:
-            plain = {name: shown(value) for name, value in telling(settings).items()}
-            run, self.log, self.finish = begin(Path(folder), plain, before)
+            run, self.log, self.finish = begin(Path(folder), settings, before)
         except ImportError as error:
             install = f"python -m pip install {tool}"
             raise UsageError(f"--logger {tool}: {error}; {install}") from None
