@@ -110,7 +110,7 @@ def loading(steps: Steps) -> Iterator[Claim]:
 
 
 def table2(steps: Steps) -> Iterator[Claim]:
-    for row in steps.get("table2_so_far", {}).get("rows", {}).get("rows", []):
+    for row in rows(steps, "table2_so_far", "rows"):
         if row["runs"]:
             spread = "" if row["std"] is None else f" +- {row['std']:.2f}"
             measured = f"{row['mean']:.2f}{spread} of {row['runs']}; paper {row['paper']:.2f}"

@@ -1,6 +1,6 @@
 """The steps of the report, what matters most first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +68,11 @@ def table2(place: Place) -> Iterator[list[Step]]:
     out = "--out", str(place.work / "table2_so_far")
     so_far = "scripts/reproduce.py", "table2", *where, *names, *seeds, *short, *out
     yield [Step("table2_so_far", 10, so_far)]
+
+
+def longest(group: Sequence[Step]) -> float:
+    """The seconds that the steps may take, of those that have a limit."""
+    return max((step.seconds for step in group if step.seconds < inf), default=0)
 
 
 def plan(place: Place) -> Iterator[list[Step]]:
