@@ -61,8 +61,8 @@ from scripts.bench.common import (
 )
 from scripts.bench.costs import kept_for_backward
 from scripts.bench.loops import Ours
-from scripts.bench.training import GPU, made_up
-from utils.config import Machine, Network
+from scripts.bench.training import machine_for, made_up
+from utils.config import Network
 from utils.errors import UsageError
 from utils.processes.ending import exit_code
 
@@ -232,17 +232,13 @@ def costs(loops: Ours) -> dict[str, float]:
     before, started = torch.cuda.memory_allocated(), time.perf_counter()
     loops.train(lambda *_: moments.append(time.perf_counter()))
     peak = torch.cuda.max_memory_allocated() - before
-    with loops.precision.autocast():
-        images = next(iter(loops.val))[0]
-        kept = kept_for_backward(loops.net.train(), images, loops.net.parameters())
-    gigabytes = {"kept GB": rounded(kept / 1e9), "peak GB": rounded(peak / 1e9)}
+    gigabytes = {"kept GB": rounded(loops.kept() / 1e9), "peak GB": rounded(peak / 1e9)}
     return {"host ms": rounded(1e3 * (moments[0] - started))} | gigabytes
 
 
 def bench_network(arch: str, batch_size: int, device: str, sizes: Sizes, report: Report) -> None:
     """A row per step and attention: what main_imagenet.py runs, on a GPU in bfloat16."""
-    machine = Machine(gpu=GPU[device], amp="bf16" if device == "cuda" else "none")
-    plain = made_up(Network(arch=arch), sizes.image_size, batch_size, machine)
+    plain = made_up(Network(arch=arch), sizes.image_size, batch_size, machine_for(device))
     network = Network(arch=arch, attention="simam", attention_param=E_LAMBDA)
     attentive = replace(plain, network=network)
     loops = {"none": Ours(plain)}

@@ -10,10 +10,10 @@ differ in the seed alone are one row of a second table: mean and standard deviat
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from statistics import mean, median, stdev
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -31,8 +31,8 @@ if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
 
 from utils.processes.ending import exit_code
+from utils.report import tables
 from utils.report.runs import labels, read_run
-from utils.report.tables import Columns, spread, table
 from utils.training.folder import telling
 
 
@@ -82,10 +82,10 @@ def read(folder: str, label: str) -> Row:
     )
 
 
-def over(values) -> str:
+def over(values: Iterable[float]) -> str:
     """Mean and standard deviation over seeds."""
-    values = list(values)
-    return spread(mean(values), stdev(values) if len(values) > 1 else None)
+    found = tables.compare([*values])
+    return tables.spread(found.mean, found.std)
 
 
 def different(rows: Sequence[Row]) -> list[str]:
@@ -99,14 +99,14 @@ def said(row: Row, name: str) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def setting_columns(names: Sequence[str]) -> Columns:
+def setting_columns(names: Sequence[str]) -> tables.Columns:
     return {name: lambda row, name=name: said(row, name) for name in names}
 
 
 def compare(folders: Sequence[str]) -> None:
     rows = [read(*each) for each in zip(folders, labels(folders), strict=True)]
     names = different(rows)
-    print(table(rows, {"run": lambda row: row.label, **setting_columns(names), **COLUMNS}))
+    print(tables.table(rows, {"run": lambda row: row.label, **setting_columns(names), **COLUMNS}))
     names = [name for name in names if name != "seed"]
     alike: dict[tuple, list[Row]] = {}
     for row in rows:
@@ -114,7 +114,7 @@ def compare(folders: Sequence[str]) -> None:
     if max(map(len, alike.values())) > 1:
         shown = {name: lambda rows, name=name: said(rows[0], name) for name in names}
         print()
-        print(table(alike.values(), {**shown, **SEEDS}))
+        print(tables.table(alike.values(), {**shown, **SEEDS}))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -38,14 +38,12 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from statistics import median, quantiles
 
-import torch
-
 from networks import ATTENTIONS
 from scripts.bench.common import Report, describe, device_of, race, rounded
-from scripts.bench.costs import count_own, kept_for_backward
+from scripts.bench.costs import count_own
 from scripts.bench.loops import ANSWERS, BATCH, TASKS, Ours
-from scripts.bench.training import GPU, made_up
-from utils.config import Config, Machine, Network
+from scripts.bench.training import machine_for, made_up
+from utils.config import Config, Network
 from utils.processes.ending import exit_code
 from utils.training.complexity import count_flops, count_parameters
 
@@ -102,14 +100,6 @@ def time_of(own: list[float], plain: list[float], calls: int) -> Time:
     return Time(*map(rounded, numbers))
 
 
-def kept(loops: Ours, config: Config) -> int:
-    """Bytes that a training step of a batch keeps."""
-    shape = config.data.batch_size, 3, config.data.image_size, config.data.image_size
-    images = torch.randn(shape, device=loops.dist.device).to(memory_format=torch.channels_last)
-    with loops.precision.autocast():
-        return kept_for_backward(loops.net.train(), images, loops.net.parameters())
-
-
 def bench_network(config: Config, device: str, rounds: int, report: Report) -> None:
     """A row per module in the network of `config`, which has none."""
     arch, image_size = config.network.arch, config.data.image_size
@@ -118,7 +108,7 @@ def bench_network(config: Config, device: str, rounds: int, report: Report) -> N
         for name in ATTENTIONS
     }
     plain = loops["none"]
-    keeps = {name: kept(each, config) for name, each in loops.items()}
+    keeps = {name: each.kept() for name, each in loops.items()}
     times = {}
     for task in TASKS:
         calls = {name: getattr(each, task) for name, each in loops.items()}
@@ -147,7 +137,6 @@ def bench_network(config: Config, device: str, rounds: int, report: Report) -> N
 
 def bench(args: argparse.Namespace) -> int:
     device = device_of(args.device)
-    machine = Machine(gpu=GPU[device], amp="bf16" if device == "cuda" else "none")
     batch_size = args.batch_size or BATCH[device]
     networks = [Network(arch=arch) for arch in args.archs]
     for network in networks:
@@ -155,7 +144,7 @@ def bench(args: argparse.Namespace) -> int:
     about = {"batch": batch_size, "image size": args.image_size, "rounds": args.rounds}
     report = Report(describe(device) | about, args.json)
     for network in networks:
-        config = made_up(network, args.image_size, batch_size, machine)
+        config = made_up(network, args.image_size, batch_size, machine_for(device))
         bench_network(config, device, args.rounds, report)
     return report.exit_code
 

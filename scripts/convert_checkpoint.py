@@ -81,20 +81,14 @@ def check_torchvision_has(network: Network, state: StateDict) -> None:
         raise UsageError(f"torchvision has no {network.arch} with {network.attention}")
 
 
-def check_mmdet_loads(target: str) -> None:
-    """Raise UsageError for a format that mmdetection, which calls torch.load, does not know."""
-    if target.lower().endswith(".safetensors"):
-        raise UsageError(f"mmdetection can't load {target}; name a .pth file")
-
-
 def convert(source: str, target: str, to: str, attention: str | None = None) -> str:
     """Write the weights in `source` to `target` under the names `to`; returns a line about it.
 
     Raises UsageError for a source that is no network of ours, a target that exists or has no known
     ending, or one that the other program can't load, and names that do not exist for the network.
     """
-    if to == "mmdet":
-        check_mmdet_loads(target)
+    if to == "mmdet" and target.lower().endswith(".safetensors"):
+        raise UsageError(f"mmdetection can't load {target}; name a .pth file")  # by torch.load
     check_target(target, (".pth", ".safetensors"))
     checkpoint = Checkpoint(source)
     network, assumed = checkpoint.recognise(attention)

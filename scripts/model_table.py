@@ -11,7 +11,6 @@ import argparse
 import itertools
 import os
 import sys
-from operator import itemgetter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -33,11 +32,6 @@ from utils.report.paper import TABLE3
 from utils.report.tables import table
 from utils.training.complexity import count_flops, count_parameters
 
-COLUMNS = (
-    *("network", "attention", "classes", "parameters", "the paper's, M"),
-    *("FLOPs, G", "the paper's, G"),
-)
-
 
 def paper(arch: str, attention: str, figure: str) -> str:
     """What Table 3 has of a network."""
@@ -45,22 +39,24 @@ def paper(arch: str, attention: str, figure: str) -> str:
     return f"{getattr(row, figure):.2f}" if row else "-"
 
 
-def count(arch: str, attention: str) -> tuple[str, ...]:
-    """The cells of a network."""
+def count(arch: str, attention: str) -> dict[str, str]:
+    """The row of a network."""
     num_classes, image_size = (10, 32) if arch.startswith("cifar_") else (IMAGENET_CLASSES, 224)
     model = Network(arch=arch, attention=attention, num_classes=num_classes).build()
-    return (
-        *(arch, attention, f"{num_classes:,}", f"{count_parameters(model):,}"),
-        paper(arch, attention, "params_m"),
-        f"{count_flops(model, image_size) / 1e9:.2f}",
-        paper(arch, attention, "gflops"),
-    )
+    return {
+        "network": arch,
+        "attention": attention,
+        "classes": f"{num_classes:,}",
+        "parameters": f"{count_parameters(model):,}",
+        "the paper's, M": paper(arch, attention, "params_m"),
+        "FLOPs, G": f"{count_flops(model, image_size) / 1e9:.2f}",
+        "the paper's, G": paper(arch, attention, "gflops"),
+    }
 
 
 def print_table() -> None:
     networks = itertools.product(list_models(), ("none", "simam"))
-    columns = {name: itemgetter(place) for place, name in enumerate(COLUMNS)}
-    print(table(itertools.starmap(count, networks), columns))
+    print(table(itertools.starmap(count, networks)))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,16 +1,13 @@
 """Benchmarks: contenders that take turns, and what their times say."""
 
-import json
 import os
 import platform
 import re
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
-from operator import itemgetter
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -20,9 +17,9 @@ from torch import nn
 
 from networks.attentions import SimAM
 from networks.attentions.simam import simam_formula
-from utils.disk import check_target, write_text
+from utils.disk import check_target
 from utils.errors import UsageError, reason
-from utils.report.tables import Columns, table
+from utils.report.tables import Columns, table, write_json
 
 # what `torch.cuda._sleep` takes for about 10 ms, in which the host starts a thousand kernels
 PAUSE = 20_000_000
@@ -78,7 +75,6 @@ class Report:
         """Take in rows of the table `key`: dataclasses that `columns` shows, or, where these are
         not given, mappings that all have the same names in the same order."""
         if rows:
-            columns = columns or {name: itemgetter(name) for name in rows[0]}
             lines = table(rows, columns).splitlines()
             print("\n".join(lines[2:] if key in self.content else ["", *lines]), flush=True)
             self._keep(key, rows)
@@ -93,7 +89,7 @@ class Report:
     def _keep(self, key: str, entries: Sequence) -> None:
         self.content.setdefault(key, []).extend(entries)
         if self.path:
-            write_text(json.dumps(self.content, indent=1, default=asdict) + "\n", self.path)
+            write_json(self.content, self.path)
 
 
 def seconds(call: Callable, device: str, queued: int = 1) -> float:

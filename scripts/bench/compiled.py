@@ -121,18 +121,18 @@ def main() -> None:
         x = torch.empty(shape, dtype=dtype, device="meta").to(memory_format=LAYOUTS[layout])
         for launch in launches(x):
             found = needs(launch, compiled(launch, dtype))
-            rows.append((launch, "x".join(map(str, shape)), layout, dtype, found))
-    columns = {
-        "kernel": lambda row: row[0].title,
-        "maps": lambda row: row[1],
-        "layout": lambda row: row[2],
-        "dtype": lambda row: str(row[3]).removeprefix("torch."),
-        "threads": lambda row: 32 * row[0].values["num_warps"],
-        "registers": lambda row: row[4].registers,
-        "bytes spilled": lambda row: row[4].spilled,
-        "instructions an element": lambda row: f"{row[4].instructions:.1f}",
-    }
-    print(table(rows, columns))
+            row = {
+                "kernel": launch.title,
+                "maps": "x".join(map(str, shape)),
+                "layout": layout,
+                "dtype": str(dtype).removeprefix("torch."),
+                "threads": 32 * launch.values["num_warps"],
+                "registers": found.registers,
+                "bytes spilled": found.spilled,
+                "instructions an element": f"{found.instructions:.1f}",
+            }
+            rows.append(row)
+    print(table(rows))
 
 
 if __name__ == "__main__":

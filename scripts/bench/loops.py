@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from scripts.bench.common import with_formula
+from scripts.bench.costs import kept_for_backward
 from scripts.bench.training import begin
 from utils.config import Config, Network
 from utils.data.listing import synthetic_listing
@@ -103,6 +104,12 @@ class Ours:
     def answer(self) -> None:
         with self.precision.autocast():
             answer(self.net, self.image)
+
+    def kept(self) -> int:
+        """Bytes that autograd keeps of a training step of a batch, beside the weights."""
+        images = next(iter(self.val))[0]
+        with self.precision.autocast():
+            return kept_for_backward(self.net.train(), images, self.net.parameters())
 
 
 def show(loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> None:

@@ -12,6 +12,11 @@ from utils.training.state import DataFacts
 GPU = {"cpu": "-1", "cuda": "0"}  # --device as --gpu says it
 
 
+def machine_for(device: str) -> Machine:
+    """What trains: a GPU in bfloat16, or the CPU in float32; device: "cpu" or "cuda"."""
+    return Machine(gpu=GPU[device], amp="bf16" if device == "cuda" else "none")
+
+
 def made_up(network: Network, image_size: int, batch_size: int, machine: Machine) -> Config:
     """A run on random images, whose steps are too small to lead anywhere."""
     data = Data(image_size=image_size, batch_size=batch_size, synthetic=True)

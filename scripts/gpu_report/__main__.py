@@ -16,16 +16,15 @@ import os
 import sys
 import tempfile
 import time
-from math import inf
 from pathlib import Path
 
 import torch
 
 from scripts.bench.common import describe
 from scripts.gpu_report.claims import page
-from scripts.gpu_report.runner import Findings, Step, run_together
+from scripts.gpu_report.runner import Findings, run_together
 from scripts.gpu_report.runs import keep_runs, take_up_runs
-from scripts.gpu_report.steps import Place, plan
+from scripts.gpu_report.steps import Place, longest, plan
 from utils.cli import Parser, number
 from utils.errors import UsageError
 from utils.processes.ending import exit_code
@@ -59,16 +58,6 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"--cifar {args.cifar} does not exist")
 
 
-def within(group: list[Step], patience: float) -> list[Step]:
-    """The same steps with so many times the limits."""
-    return [step._replace(seconds=patience * step.seconds) for step in group]
-
-
-def limits(group: list[Step]) -> list[float]:
-    """Of the steps that have one."""
-    return [step.seconds for step in group if step.seconds < inf]
-
-
 def report(args: argparse.Namespace) -> int:
     end = time.monotonic() + args.seconds
     check(args)
@@ -78,9 +67,13 @@ def report(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as work:
         place = Place(args.device, Path(work), args.cifar)
         take_up_runs(folder, place.runs)
-        groups = [within(group, PATIENCE[args.device]) for group in plan(place)]
+        patience = PATIENCE[args.device]
+        groups = [
+            [step._replace(seconds=patience * step.seconds) for step in group]
+            for group in plan(place)
+        ]
         for done, group in enumerate(groups, 1):
-            later = sum(max(limits(each), default=0) for each in groups[done:])
+            later = sum(map(longest, groups[done:]))
             findings.take(run_together(group, Path(work), end - later))
         keep_runs(place.runs, folder)
     text, passed = page(findings.content)

@@ -22,9 +22,11 @@ class Claim(NamedTuple):
     holds: bool | None
 
 
-def rows(steps: Steps, step: str, table: str, /, **wanted: Any) -> list[dict[str, Any]]:
-    """The rows that a step wrote to a table and that have the values wanted."""
-    found = steps.get(step, {}).get("rows", {}).get(table, [])
+def rows(steps: Steps, table: str, /, of: str | None = None, **wanted: Any) -> list[Row]:
+    """The rows that the steps, or `of` one of them, wrote to a table and that have the values
+    wanted."""
+    outcomes = [outcome for name, outcome in steps.items() if of in (None, name)]
+    found = [row for outcome in outcomes for row in outcome["rows"].get(table, [])]
     return [row for row in found if row.items() >= wanted.items()]
 
 
@@ -41,9 +43,8 @@ def tests(steps: Steps, step: str, text: str) -> Claim:
 
 def checked(steps: Steps) -> Iterator[Claim]:
     """What `checks` tried; what a step did not come to is there as not measured."""
-    for outcome in steps.values():
-        for row in outcome["rows"].get("checks", []):
-            yield Claim(row["claim"], row["measured"], row["passed"])
+    for row in rows(steps, "checks"):
+        yield Claim(row["claim"], row["measured"], row["passed"])
 
 
 def least(text: str, found: list[Row], value: Callable[[Row], float | None], good: float) -> Claim:
@@ -65,52 +66,52 @@ def beside(found: list[Row], rivals: list[Row]) -> list[Row]:
 
 
 def speeds(steps: Steps) -> Iterator[Claim]:
-    layers = rows(steps, "layers", "layers", SimAM="operator")
+    layers = rows(steps, "layers", SimAM="operator")
     yield least("the operator is faster than SimAM's formula", layers, itemgetter("speed"), 1)
-    compiled = beside(layers, rows(steps, "layers", "layers", SimAM="compiled"))
+    compiled = beside(layers, rows(steps, "layers", SimAM="compiled"))
     yield least("... and than torch.compile's", compiled, itemgetter("ratio"), 1)
-    one = rows(steps, "blocks", "blocks", SimAM="one operator")
+    one = rows(steps, "blocks", SimAM="one operator")
     for name in ("operator", "compiled"):
         text = f"SimAM, norm and ReLU6 in one are faster than one by one: {name}"
-        pairs = beside(one, rows(steps, "blocks", "blocks", SimAM=name))
+        pairs = beside(one, rows(steps, "blocks", SimAM=name))
         yield least(text, pairs, itemgetter("ratio"), 1)
     kept = [row | {"maps to one": 1 / row["maps kept"]} for row in layers]
     yield least("it keeps one map, of 1.05", kept, itemgetter("maps to one"), 1 / 1.05)
     copy = "GB/s as a share of a copy's"
     yield least(copy, layers, lambda row: row["GB/s"] / row["copy GB/s"], 0.5)
     for name in ("operator", "one operator"):
-        found = rows(steps, "networks", "networks", attention=name, step="training")
+        found = rows(steps, "networks", attention=name, step="training")
         text = f"SimAM at no cost: {name}, the plain network's training step to its own"
         yield least(text, found, itemgetter("speed"), 1 / NO_COST)
-    for row in rows(steps, "networks", "costs", attention="operator"):
+    for row in rows(steps, "costs", attention="operator"):
         text = f"{row['network']}, batch {row['batch']}: host time and memory of a training step"
         measured = f"{row['host ms']} ms, {row['kept GB']} GB kept, {row['peak GB']} GB at most"
         yield Claim(text, measured, None)
-    ours = rows(steps, "training", "rows", contender="ours", task="training")
+    ours = rows(steps, "rows", of="training", contender="ours", task="training")
     yield least("training is faster than the published loop", ours, itemgetter("speed"), 1)
-    timm = rows(steps, "training", "rows", contender="timm", task="training")
+    timm = rows(steps, "rows", of="training", contender="timm", task="training")
     ratios = [row | {"ratio": one["images/s"] / row["images/s"]} for one in ours for row in timm]
     yield least("... than timm's network without SimAM", ratios, itemgetter("ratio"), 1)
-    compiled = rows(steps, "compiled_training", "rows", contender="ours", task="training")
+    compiled = rows(steps, "rows", of="compiled_training", contender="ours", task="training")
     text = "--compile: faster than the published loop"
     yield least(text, compiled, itemgetter("speed"), 1)
 
 
 def loading(steps: Steps) -> Iterator[Claim]:
     text = "a batch is copied while the one before is in use"
-    found = rows(steps, "loading", "copies")
+    found = rows(steps, "copies")
     yield least(text, found, lambda row: row["overlapped"] if row["copies"] else None, 0.5)
-    for row in rows(steps, "loading", "loader"):
+    for row in rows(steps, "loader"):
         yield Claim(
             "images/s of the loader", f"{row['images/s']:g}, {row['workers']} workers", None
         )
-    for row in rows(steps, "loading", "shares"):
+    for row in rows(steps, "shares"):
         parts = ", ".join(f"{kind} {100 * row[kind]:.0f} %" for kind in list(row)[1:])
         yield Claim(f"a training step of {row['network']}", parts, None)
 
 
 def table2(steps: Steps) -> Iterator[Claim]:
-    for row in steps.get("table2_so_far", {}).get("rows", {}).get("rows", []):
+    for row in rows(steps, "rows", of="table2_so_far"):
         if row["runs"]:
             spread = "" if row["std"] is None else f" +- {row['std']:.2f}"
             measured = f"{row['mean']:.2f}{spread} of {row['runs']}; paper {row['paper']:.2f}"
@@ -119,7 +120,7 @@ def table2(steps: Steps) -> Iterator[Claim]:
 
 
 def traffic(steps: Steps) -> Iterator[Claim]:
-    for row in rows(steps, "traffic", "kernels"):
+    for row in rows(steps, "kernels"):
         measured = f"{row['maps']} maps, {row['L2 hits %']} % of the second-level cache's"
         yield Claim(f"memory traffic of {row['kernel']}", measured, None)
 

@@ -14,9 +14,9 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from scripts.bench.common import Report, describe, rounded
-from scripts.bench.training import GPU, begin
+from scripts.bench.training import begin, machine_for
 from scripts.gpu_report.checks import make_images
-from utils.config import Config, Data, Machine, Network, Optim
+from utils.config import Config, Data, Network, Optim
 from utils.data.listing import Listing, list_images
 from utils.data.loader import Loader
 from utils.processes.dist import alone
@@ -108,7 +108,7 @@ def main(device: str, folder: str, path: str) -> int:
         network=Network(arch=arch, attention="simam", attention_param=0.1, num_classes=1),
         data=Data(batch_size=batch_size, image_size=side, workers=workers),
         optim=Optim(lr=1e-4),
-        machine=Machine(gpu=GPU[device], amp="bf16" if device == "cuda" else "none"),
+        machine=machine_for(device),
     )
     listing, dist = images_in(Path(folder), count), alone(config.machine.gpu)
     learner, batches = begin(config, listing, dist)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utils.disk import write_text
+from utils.report.tables import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 JSON = "JSON"  # in a step's command: the file that it writes its rows to
@@ -102,8 +102,7 @@ class Findings:
             self._say(f"{head}\n{outcome.said}", "a")
             last = {"said": outcome.said[-2000:]}
             self.content["steps"][outcome.name] = outcome._asdict() | last
-            text = json.dumps(self.content, indent=1) + "\n"
-            write_text(text, str(self.folder / "report.json"))
+            write_json(self.content, str(self.folder / "report.json"))
 
     def _say(self, text: str, mode: str) -> None:
         print(text, flush=True)

@@ -1,6 +1,6 @@
 """The steps of the report, what matters most first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +62,7 @@ def table2(place: Place) -> Iterator[list[Step]]:
         yield [Step("table2", inf, (*train, FIRST, *more))]
         yield [Step("table2_others", inf, (*train, LATER, *more))]
     else:
-        seeds, short = ("--seeds", "1,2"), ("--iterations", "1")
+        seeds, short = ("--seeds", "1"), ("--iterations", "1")
         yield [Step("table2", inf, (*train, FIRST, *seeds, *short, "--gpu", "-1"))]
     names = "--archs", "cifar_resnet20", "--attentions", f"{FIRST},{LATER}"
     out = "--out", str(place.work / "table2_so_far")
@@ -70,21 +70,24 @@ def table2(place: Place) -> Iterator[list[Step]]:
     yield [Step("table2_so_far", 10, so_far)]
 
 
+def longest(group: Sequence[Step]) -> float:
+    """The seconds that the steps may take, of those that have a limit."""
+    return max((step.seconds for step in group if step.seconds < inf), default=0)
+
+
 def plan(place: Place) -> Iterator[list[Step]]:
     """Groups of steps; those of one run at the same time. On the CPU a small part of each kind."""
     cuda = place.device == "cuda"
     commands = ["resume", "evaluate", "precision", "memory", "group"]
+    correct = [checks(place, "commands", 60, *commands), checks(place, "processes", 60)]
     if cuda:
-        correct = [
+        correct += [
             tests("kernel_tests", "-n", "8", *KERNEL_TESTS),
             tests("other_tests", "-n", "8", *OTHER_TESTS),
-            checks(place, "commands", 60, *commands),
-            checks(place, "processes", 60),
             checks(place, "compiled", 60),
         ]
     else:
-        correct = [tests("kernel_tests", KERNEL_TESTS[0])]
-        yield [checks(place, "commands", 60, *commands, "processes")]
+        correct += [tests("kernel_tests", KERNEL_TESTS[0])]
     if place.cifar and not Path(place.cifar).is_dir():
         correct += [Step("unpack", 60, module("runs", place.cifar, str(place.images)))]
     yield correct
@@ -101,10 +104,12 @@ def speed(place: Place) -> Iterator[list[Step]]:
     """One at a time, since they are timed."""
     cuda = place.device == "cuda"
     device = "--device", place.device, "--json", JSON
-    bench = "scripts/bench_simam.py", *device, *(() if cuda else ("--smallest",)), "--only"
-    yield [Step("networks", 40, (*bench, "networks"))]
-    yield [Step("layers", 22, (*bench, "layers"))]
-    yield [Step("blocks", 25, (*bench, "blocks"))]
+    bench = "scripts/bench_simam.py", *device
+    if cuda:
+        for part, seconds in (("networks", 40), ("layers", 22), ("blocks", 25)):
+            yield [Step(part, seconds, (*bench, "--only", part))]
+    else:
+        yield [Step("simam", 40, (*bench, "--smallest"))]
     train = "scripts/bench_train.py", *device, "--amp", "bf16", "--steps", "5", "--rounds", "3"
     if cuda:  # 64 images: all have room beside each other, timm's network as well
         yield [Step("training", 33, (*train, "-b", "64", "resnet50"))]

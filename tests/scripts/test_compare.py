@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from scripts.compare import main
 
@@ -76,8 +75,7 @@ def test_a_real_run_and_what_is_none(trained, tmp_path, capsys):
     assert error.startswith(f"error: can't read {tmp_path}/metrics.jsonl")
 
 
-@pytest.mark.parametrize("text", ["5", "{"])
-def test_settings_that_are_none_are_empty(text, tmp_path, capsys):
+def test_settings_that_are_none_are_empty(tmp_path):
     folder = written(tmp_path / "run", [1.0])
-    Path(folder, "args.json").write_text(text)
+    Path(folder, "args.json").write_text("{")
     assert main([folder]) == 0

@@ -165,9 +165,12 @@ def test_what_does_not_hold_is_on_the_page_and_in_the_exit_code():
 
     row = {"maps": "2x3", "layout": "contiguous", "dtype": "float32", "pass": "forward"}
     row |= {"SimAM": "operator", "ms": 1.0, "maps kept": 1.0, "GB/s": 9.0, "copy GB/s": 10.0}
+    reached = {"arch": "net", "attention": "none", "runs": 2, "mean": 92.5, "std": 0.25}
+    reached |= {"paper": 92.33}
     steps = {
         "kernel_tests": outcome("7 passed, 3 skipped in 1.2s"),
         "layers": outcome("", layers=[row | {"speed": 2.5}, row | {"speed": 1.5}]),
+        "table2_so_far": outcome("", rows=[reached]),
     }
     text, passed = page_of({"about": {"gpu": "none"}, "steps": steps})
     assert passed
@@ -175,6 +178,7 @@ def test_what_does_not_hold_is_on_the_page_and_in_the_exit_code():
         "the kernels compute SimAM: ", ""
     )
     assert "1.5 at the least (2x3, contiguous, float32, forward), 2 measured | yes |" in text
+    assert "JPEG: net, none | 92.50 +- 0.25 of 2; paper 92.33 | – |" in text
     steps["kernel_tests"] = outcome("1 failed, 7 passed in 1.2s")
     text, passed = page_of({"about": {}, "steps": steps})
     assert not passed

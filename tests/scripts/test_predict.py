@@ -131,7 +131,6 @@ def test_ends_quietly_when_its_reader_has_seen_enough(trained, digits):
         ("{empty} --checkpoint {file}", "holds no image"),
         ("{photo} --checkpoint {empty}/none.pth", "none.pth does not exist"),
         ("{photo} --checkpoint {photo}", "china.jpg can't be read"),
-        ("{photo} --checkpoint {nan} --format csv", "nan.pth makes outputs that are not finite"),
         ("{photo} --checkpoint {nan}", "nan.pth makes outputs that are not finite"),
         ("{photo} --checkpoint {file} --gpu 99", "--gpu 99"),
         ("{photo} --checkpoint {file} --attention-type simm", "known: simam"),

@@ -1,6 +1,6 @@
 """COCO's average precision, by pycocotools."""
 
-import os
+import io
 from contextlib import redirect_stdout
 from dataclasses import astuple
 from typing import Any
@@ -23,7 +23,7 @@ def average_precision(truth: Any, found: list[dict[str, Any]], kind: str) -> Ave
         return AveragePrecision(*[0.0] * 6)
     other = "segmentation" if kind == "bbox" else "bbox"  # which would say how large an object is
     results = [{name: each[name] for name in each if name != other} for each in found]
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # it tells its progress
+    with redirect_stdout(io.StringIO()):  # it tells its progress
         evaluated = evaluation(truth, truth.loadRes(results), kind)
         evaluated.evaluate()
         evaluated.accumulate()

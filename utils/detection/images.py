@@ -1,5 +1,6 @@
 """Images with objects, in COCO's format."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -39,10 +40,7 @@ class CocoImages(Dataset):
         if not os.path.exists(path):
             raise UsageError(f"no annotations in COCO's format: {path} does not exist")
         try:
-            with (
-                open(os.devnull, "w") as nowhere,
-                redirect_stdout(nowhere),
-            ):  # it tells its progress
+            with redirect_stdout(io.StringIO()):  # it tells its progress
                 self.coco = needed("pycocotools.coco", "pycocotools").COCO(path)
             self.categories = {each["id"]: each["name"] for each in self.coco.cats.values()}
             self.ids = sorted(self.coco.imgs)

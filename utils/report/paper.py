@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.imagenet import IMAGENET_IMAGES
+
 TABLE2_RUNS = 5
 
 
@@ -83,14 +85,13 @@ RELEASED = {
     (dataset, arch, attention): Released(float(acc1), float(acc5) if acc5 else None)
     for dataset, arch, attention, acc1, acc5 in lines("released")[1:]
 }
-IMAGENET_TRAINING_IMAGES = 1_281_167
 
 
 def published_acc1(settings: Mapping[str, Any]) -> float | None:
     """The authors' top-1 of a run with these settings, as args.json holds them: of their released
     file, or the paper's; None for other data and networks."""
     network = settings.get("arch"), settings.get("attention")
-    whole = settings.get("images") == IMAGENET_TRAINING_IMAGES
+    whole = settings.get("images") == IMAGENET_IMAGES["train"]
     key = "imagenet" if whole else settings.get("dataset"), *network
     if key in RELEASED:
         return RELEASED[key].acc1

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from statistics import mean, stdev
 from typing import Any
 
@@ -18,8 +19,11 @@ NOT_RUN = "not run"
 Columns = Mapping[str, Callable[[Any], Any]]  # heading -> what a row shows there
 
 
-def table(rows: Iterable, columns: Columns) -> str:
-    """Rows as Markdown."""
+def table(rows: Iterable, columns: Columns | None = None) -> str:
+    """Rows as Markdown; without `columns` they are mappings of the same names, one at least."""
+    if columns is None:
+        rows = list(rows)
+        columns = {name: itemgetter(name) for name in rows[0]}
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
         lines.append("| " + " | ".join(str(show(row)) for show in columns.values()) + " |")
