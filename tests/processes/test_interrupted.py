@@ -1,4 +1,4 @@
-"""Ctrl-C while a command still imports is one word, also where nothing could be saved."""
+"""Ctrl-C while a command still imports is one word."""
 
 import signal
 import subprocess

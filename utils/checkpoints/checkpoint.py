@@ -86,8 +86,8 @@ class Checkpoint:
         ]
         if odd:
             raise self.refusal(
-                f"holds weights that are no plain floats ({some(odd)}); save them as floats, and "
-                "those that were quantised as they were before"
+                f"holds weights that are no plain floats ({some(odd)}); save them as floats, of a "
+                "quantised network those that it was made of"
             )
         bad = [key for key, value in weights.items() if not value.float().isfinite().all()]
         if bad:
