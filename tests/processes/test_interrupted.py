@@ -10,7 +10,7 @@ from conftest import ROOT
 
 
 def test_ctrl_c_while_torch_is_imported():
-    command = [sys.executable, str(ROOT / "scripts" / "search_lambda.py")]
+    command = [sys.executable, str(ROOT / "main_imagenet.py"), "nowhere"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         loaded = Path(f"/proc/{process.pid}/maps")
         while "libtorch" not in loaded.read_text():
