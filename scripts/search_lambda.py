@@ -20,6 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from scripts.paper.options import ITERATIONS, add_recipe
 from utils.cli import Parser, comma_list, number
+from utils.processes.signals import end_when_asked
 
 LAMBDAS = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"
 
@@ -37,6 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    end_when_asked()
     parse_args()  # --help and mistakes are answered before torch is imported
 
 from scripts.paper.common import last_acc1
