@@ -21,13 +21,12 @@ MAPS = {
 }
 FAST = [("nothing divisible", "contiguous", torch.float32)]
 FAST += [("56x56", "channels-last", torch.bfloat16)]
+# in bfloat16, which changes loads and stores alone, where its registers count
 CASES = [
     pytest.param(*case, marks=() if case in FAST else pytest.mark.slow)
     for case in [
-        (name, layout, dtype)
-        for name in MAPS
-        for layout in LAYOUTS
-        for dtype in (torch.float32, torch.bfloat16)
+        *((name, layout, torch.float32) for name in MAPS for layout in LAYOUTS),
+        *((name, layout, torch.bfloat16) for name in list(MAPS)[:4] for layout in LAYOUTS),
     ]
 ]
 IN_DOUBLE = re.compile(r"\b(add|sub|mul|fma|div|rcp|neg|max|min)\.\S*f64\b")
