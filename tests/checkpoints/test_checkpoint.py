@@ -150,7 +150,10 @@ def test_of_several_networks_none_is_guessed():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda w: w.to(torch.int8), r"floats \(conv1.weight: torch.int8\); save them as floats"),
+        (
+            lambda w: w.to(torch.int8),
+            r"no plain floats \(conv1.weight: torch.int8\); save them as floats",
+        ),
         (lambda w: w.to(torch.complex64), r"no plain floats \(conv1.weight: torch.complex64\)"),
         (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), f"{ODD}.qint8, "),
         (lambda w: w.to("meta"), f"{ODD}.float32, torch.strided, meta"),
