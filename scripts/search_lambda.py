@@ -42,11 +42,10 @@ if __name__ == "__main__":
     parse_args()  # --help and mistakes are answered before torch is imported
 
 from scripts.paper.common import last_acc1
-from scripts.train_cifar import dataset_name, read_images, recipes, train_in_turn
+from scripts.train_cifar import dataset_name, places, read_images, recipes, train_in_turn
 from utils.config import Network
 from utils.data.cifar import hold_out
 from utils.errors import UsageError, needed
-from utils.processes.dist import alone
 from utils.processes.ending import exit_code
 from utils.report import tables
 from utils.report.pictures import new_figure, save_figure
@@ -82,7 +81,7 @@ def draw(rows: Sequence[Row], title: str, path: str) -> None:
 
 def search(args: argparse.Namespace) -> None:
     needed("matplotlib.figure", "matplotlib")  # a missing package is told before hours of runs
-    dist = alone(args.gpu)
+    dists = places(args)
     networks = [Network(arch=args.arch, attention="simam", attention_param=e) for e in args.lambdas]
     networks[0].build()  # a wrong name is told before the data are read
     stem = args.out or os.path.join(args.ckpt, "search_lambda")
@@ -94,7 +93,7 @@ def search(args: argparse.Namespace) -> None:
         raise UsageError(f"{len(images)} training images: a tenth is to be held out, which is none")
     name = dataset_name(args, args.dataset) + "-held-out"
     runs = recipes(args, networks, name)
-    train_in_turn(runs, splits, dist)
+    train_in_turn(runs, splits, dists, args.concurrent)
 
     rows = []
     for e_lambda, configs in zip(args.lambdas, runs, strict=True):

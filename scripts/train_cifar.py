@@ -4,7 +4,7 @@
     python scripts/train_cifar.py --dataset cifar100 --arch cifar_resnet56 \\
         --attentions none,simam,se --seeds 1,2,3,4,5
     python scripts/train_cifar.py --data-dir FOLDER --iterations 6400   # a tenth of the schedule
-    python scripts/train_cifar.py --compile --eval-every 20 --seeds 1,2,3,4,5 --concurrent 3
+    python scripts/train_cifar.py --compile --eval-every 20 --seeds 1,2,3,4,5 --concurrent 5
 
 FOLDER holds train/<class>/ and val/<class>/ with images of 32x32 pixels. Every attention and seed
 is a run with a folder of its own, ROOT/DATASET-ARCH[-ATTENTION-paramP]-seedS, as main_imagenet.py
@@ -18,9 +18,10 @@ iteration falls. Images stay on the device, and are augmented and normalised the
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import replace
-from itertools import chain, cycle
+from itertools import cycle
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -38,8 +39,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--arch", default="cifar_resnet20", help="network; a wrong name lists all")
     add("--attentions", type=comma_list(str), default="none", help="such as none,simam,se")
     add("--seeds", type=comma_list(number(int, 0)), default="1", help="such as 1,2,3,4,5")
-    several = "seeds at once, a process each, in turn on the GPUs that --gpu lists, or on all"
-    add("--concurrent", type=number(int, 1), default=1, metavar="K", help=several)
     return parser.parse_args(argv)
 
 
@@ -49,7 +48,7 @@ if __name__ == "__main__":
 
 import torch
 
-from scripts.paper.common import last_acc1, run_in_turn
+from scripts.paper.common import last_acc1
 from utils.config import Config, Data, Machine, Network, Optim, run_name
 from utils.data.batches import EvalBatches, TrainBatches
 from utils.data.cifar import CifarLoader, Images, read_folder, read_torchvision
@@ -58,6 +57,7 @@ from utils.data.preparation import CIFAR
 from utils.errors import UsageError
 from utils.processes.dist import Dist, alone, devices_in_words
 from utils.processes.ending import exit_code
+from utils.processes.signals import StopRequest
 from utils.training.folder import find_checkpoint
 from utils.training.run import Run
 from utils.training.state import DataFacts, checked, facts_of
@@ -82,7 +82,7 @@ def recipe(args: argparse.Namespace, network: Network, seed: int, dataset: str) 
             seed=seed,
             amp=args.amp,
             compile=args.compile,
-            compile_mode="reduce-overhead",
+            record=args.compile,
             eval_every=args.eval_every,
             print_freq=args.print_freq,
             logger=args.logger,
@@ -113,10 +113,10 @@ def dataset_name(args: argparse.Namespace, dataset: str) -> str:
     return os.path.basename(os.path.abspath(args.data_dir)) if args.data_dir else dataset
 
 
-def train(config: Config, splits: Splits, dist: Dist) -> None:
-    """Train until the run in the config's folder is finished, from where it stands.
+def steps(config: Config, splits: Splits, dist: Dist, stop: StopRequest) -> Iterator[None]:
+    """Train until the run in the config's folder is finished, from where it stands: `Run.steps`.
 
-    Raises UsageError where the folder holds a run of other settings, Stopped after a signal.
+    Raises UsageError where the folder holds a run of other settings.
     """
     images, val_images = splits
     seed, folder = config.machine.seed, config.folder
@@ -151,58 +151,91 @@ def train(config: Config, splits: Splits, dist: Dist) -> None:
     run = Run(config, dist, data, found, f"run folder {folder}; the same command goes on")
     normalise = Normalise(dist.device, CIFAR, run.learner.precision.input_dtype)
     shortened = f", shortened from {ITERATIONS:,}" * (config.optim.iterations < ITERATIONS)
-    run.train(
-        CifarLoader(images, batches, normalise),
-        CifarLoader(val_images, EvalBatches(len(val_images), EVAL_BATCH_SIZE), normalise),
-        [
-            f"data        {config.dataset}, {data.images} training and {data.val_images} "
-            f"validation images in {len(data.classes)} classes, seed {seed}",
-            f"schedule    {config.optim.iterations:,} iterations{shortened}, {epochs} epochs",
-        ],
-    )
+    about = [
+        f"data        {config.dataset}, {data.images} training and {data.val_images} "
+        f"validation images in {len(data.classes)} classes, seed {seed}",
+        f"schedule    {config.optim.iterations:,} iterations{shortened}, {epochs} epochs",
+    ]
+    loader = CifarLoader(images, batches, normalise, record=config.machine.record)
+    val_batches = EvalBatches(len(val_images), EVAL_BATCH_SIZE)
+    yield from run.steps(loader, CifarLoader(val_images, val_batches, normalise), about, stop)
 
 
-def train_in_turn(runs: Iterable[list[Config]], splits: Splits, dist: Dist) -> None:
-    """Train what is not finished of `recipes`: all with the first seed, then all with the second,
-    ..."""
-    for with_seed in zip(*runs, strict=True):
-        for config in with_seed:
-            train(config, splits, dist)
+def places(args: argparse.Namespace) -> list[Dist]:
+    """Where runs may be: on the device that --gpu names, with --concurrent on all that it lists."""
+    if args.concurrent == 1:
+        return [alone(args.gpu)]
+    gpus = args.gpu.split(",") if args.gpu else range(torch.cuda.device_count())
+    return [alone(str(gpu)) for gpu in gpus] or [alone(None)]
 
 
-def train_at_once(args: argparse.Namespace, argv: list[str]) -> int:
-    """This command for each seed, `args.concurrent` at a time; the first exit code that is not 0.
+def stream_of(dist: Dist) -> AbstractContextManager:
+    """Its device's kernels in a queue of their own; a context that may be entered again."""
+    if dist.device.type == "cpu":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(dist.device))
 
-    Their logs are in the run folders.
+
+def train_together(configs: Sequence[Config], splits: Splits, dists: Sequence[Dist]) -> None:
+    """Train all of them, a step of each in turn, from one of `dists` to the next.
+
+    One that fails leaves the others going on; then its error is raised, the first one's.
     """
-    gpus = args.gpu.split(",") if args.gpu else map(str, range(torch.cuda.device_count()))
-    places = cycle(list(gpus) or ["-1"])
-    own = [sys.executable, __file__, *argv, "--concurrent", "1"]
-    commands = [[*own, "--seeds", str(seed), "--gpu", next(places)] for seed in args.seeds]
-    threads = str(max((os.cpu_count() or 1) // args.concurrent, 1))
-    return run_in_turn(commands, {"OMP_NUM_THREADS": threads, **os.environ}, args.concurrent)
+    if any(config.machine.compile for config in configs):
+        torch.compiler.reset()  # what was compiled before would count against these
+    stop, errors = StopRequest(), []
+    turns = [
+        (stream_of(dist), steps(config, splits, dist, stop))
+        for config, dist in zip(configs, cycle(dists), strict=False)
+    ]
+    while turns:
+        for turn in list(turns):
+            stream, run = turn
+            try:
+                with stream:
+                    next(run)
+            except StopIteration:
+                turns.remove(turn)
+            except Exception as error:
+                turns.remove(turn)
+                errors.append(error)
+    if errors:
+        raise errors[0]
 
 
-def train_all(args: argparse.Namespace, argv: list[str]) -> int | None:
+def train_in_turn(
+    runs: Sequence[list[Config]], splits: Splits, dists: Sequence[Dist], at_once: int
+) -> None:
+    """Train what is not finished of `recipes`: all with the first `at_once` seeds, then all with
+    the next, ...; of several at once only the ends are told, the rest is in their run folders."""
+    for first in range(0, len(runs[0]), at_once):
+        for configs in runs:
+            together = configs[first : first + at_once]
+            if at_once == 1:
+                train_together(together, splits, dists)
+                continue
+            try:
+                with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                    train_together(together, splits, dists)
+            finally:
+                for config in together:
+                    for acc1 in last_acc1([config]):
+                        print(f"finished    {config.folder}, Acc@1 {acc1:.3f}", flush=True)
+
+
+def train(args: argparse.Namespace) -> None:
     """A run for each attention and seed."""
     networks = [Network(arch=args.arch, attention=attention) for attention in args.attentions]
     for network in networks:
         network.build()  # a wrong name is told before hours of other runs
+    dists = places(args)
     runs = recipes(args, networks, dataset_name(args, args.dataset))
-    if args.concurrent > 1:
-        code = train_at_once(args, argv)
-        for config in chain.from_iterable(runs):
-            for acc1 in last_acc1([config]):
-                print(f"finished    {config.folder}, Acc@1 {acc1:.3f}", flush=True)
-        return code
-    dist = alone(args.gpu)
-    train_in_turn(runs, read_images(args, args.dataset), dist)
-    return None
+    train_in_turn(runs, read_images(args, args.dataset), dists, args.concurrent)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    return exit_code(lambda: train_all(args, sys.argv[1:] if argv is None else argv))
+    return exit_code(lambda: train(args))
 
 
 if __name__ == "__main__":

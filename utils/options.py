@@ -184,7 +184,7 @@ class Machine:
     """Where a run computes and what it says; nothing here changes what is learnt, but rounding.
 
     gpu, parallel, dist_backend: see `utils.processes.dist.start`. seed: None draws one.
-    compile_mode: torch.compile's. eval_every: epochs from one evaluation, log and save to the next.
+    eval_every: epochs from one evaluation, log and save to the next. record: see `Learner`.
     """
 
     gpu: str | None = option(
@@ -213,8 +213,8 @@ class Machine:
         "log to a tracker, too; nothing leaves the machine unless its own settings say so",
         choices=LOGGERS,
     )
-    compile_mode: str = "default"
     eval_every: int = 1
+    record: bool = False
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -1,5 +1,7 @@
 """The loops that are timed side by side: each trains, evaluates, and answers single images."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,7 +15,7 @@ from utils.data.loader import eval_loader
 from utils.data.preparation import IMAGENET
 from utils.data.seed import seed_all
 from utils.processes.dist import alone, choose_device
-from utils.training.engine import AfterStep, evaluate, train_one_epoch
+from utils.training.engine import evaluate, train_steps
 from utils.training.metrics import Totals, correct_at
 
 try:
@@ -94,9 +96,11 @@ class Ours:
         self.val = eval_loader(listing, config.data, *prepared)
         self.image = next(iter(self.val))[0][:1]
 
-    def train(self, after_step: AfterStep = lambda *_: None) -> None:
+    def train(self, after_step: Callable[[int], None] = lambda done: None) -> None:
         totals, lr = Totals.zero(self.dist.device), self.learner.optim.lr
-        train_one_epoch(self.learner, self.batches, totals, lambda _step: lr, after_step=after_step)
+        for done in train_steps(self.learner, self.batches, totals, lambda _step: lr):
+            after_step(done)
+        totals.means()  # as at the end of an epoch; it waits for the device
 
     def evaluate(self) -> None:
         evaluate(self.net, self.val, self.dist, self.precision)

@@ -20,7 +20,7 @@ from utils.config import Config, Data, Network, Optim
 from utils.data.listing import Listing, list_images
 from utils.data.loader import Loader
 from utils.processes.dist import alone
-from utils.training.engine import Learner, train_one_epoch
+from utils.training.engine import Learner, train_steps
 from utils.training.metrics import Totals
 
 # images, batch size, pixels a side, network, workers
@@ -62,9 +62,16 @@ def profiled(learner: Learner, batches: Loader) -> profile:
     activities = [ProfilerActivity.CPU]
     if learner.dist.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    train_one_epoch(learner, batches, Totals.zero(learner.dist.device), lambda _step: 1e-4)
+
+    def epoch() -> None:
+        totals = Totals.zero(learner.dist.device)
+        for _ in train_steps(learner, batches, totals, lambda _step: 1e-4):
+            pass
+        totals.means()  # waits for the device
+
+    epoch()
     with profile(activities=activities) as profiler:
-        train_one_epoch(learner, batches, Totals.zero(learner.dist.device), lambda _step: 1e-4)
+        epoch()
     return profiler
 
 

@@ -18,8 +18,10 @@ def add_recipe(parser: Parser) -> None:
     add = group.add_argument
     add("--iterations", type=number(int, 1), default=ITERATIONS, help="the schedule's length")
     add("--amp", choices=("none", "bf16", "fp16"), default="none", help="mixed precision")
-    compiles = "torch.compile, and on a GPU a step of the network as two recorded graphs"
+    compiles = "torch.compile, and on a GPU a whole step is recorded and replayed"
     add("--compile", action="store_true", help=compiles)
+    several = "seeds at once, each on a stream of its own, spread over the GPUs of --gpu, or all"
+    add("--concurrent", type=number(int, 1), default=1, metavar="K", help=several)
     often = "epochs from one evaluation, line and save to the next"
     add("--eval-every", type=number(int, 1), default=1, metavar="N", help=often)
     add("-p", "--print-freq", type=number(int, 1), default=100, help="steps between lines")

@@ -7,9 +7,8 @@ from operator import attrgetter
 
 from scripts.paper.common import last_acc1
 from scripts.paper.options import ITERATIONS
-from scripts.train_cifar import dataset_name, read_images, recipes, train_in_turn
+from scripts.train_cifar import dataset_name, places, read_images, recipes, train_in_turn
 from utils.config import Config, Network
-from utils.processes.dist import alone
 from utils.report import tables
 from utils.report.paper import TABLE2, Accuracy
 
@@ -44,8 +43,8 @@ def wanted_runs(args: argparse.Namespace, dataset: str) -> dict[Key, list[Config
 
 def train_missing(args: argparse.Namespace) -> None:
     for name in datasets(args):
-        runs, splits = wanted_runs(args, name).values(), read_images(args, name)
-        train_in_turn(runs, splits, alone(args.gpu))
+        runs, splits = list(wanted_runs(args, name).values()), read_images(args, name)
+        train_in_turn(runs, splits, places(args), args.concurrent)
 
 
 def row_of(key: Key, configs: list[Config]) -> Row:

@@ -20,7 +20,7 @@ from utils.options import parse_args
 from utils.processes import dist as processes
 from utils.processes.dist import Dist
 from utils.processes.signals import Stopped
-from utils.training.engine import Learner, Precision, evaluate, train_one_epoch
+from utils.training.engine import Learner, Precision, evaluate, train_steps
 from utils.training.metrics import Totals
 from utils.training.optim import make_optimizer
 
@@ -59,7 +59,8 @@ def training(dist: Dist, data: str) -> dict[str, list]:
     config = Config(network=Network(arch="none of ours"), data=small)
     loader = train_loader(list_images(data, "train"), config, dist, seed=7)
     learner = Learner(wrapped, optimizer, optim, PRECISION, dist)
-    train_one_epoch(learner, loader, Totals.zero(dist.device), lambda _step: 0.1)
+    for _ in train_steps(learner, loader, Totals.zero(dist.device), lambda _step: 0.1):
+        pass
     return {key: value.tolist() for key, value in model.state_dict().items()}
 
 

@@ -18,7 +18,7 @@ from utils.data.loader import DeviceLoader, ImageDataset, SyntheticLoader
 from utils.data.mixing import MixingLoader
 from utils.data.normalise import Normalise
 from utils.processes.dist import Dist
-from utils.training.engine import Learner, Precision, evaluate, train_one_epoch
+from utils.training.engine import Learner, Precision, evaluate, train_steps
 from utils.training.metrics import Totals
 from utils.training.optim import MovingAverage, make_optimizer
 
@@ -52,8 +52,13 @@ def learner_of(model, optim=Optim(), dtype=None, **more) -> Learner:  # noqa: B0
     return Learner(model, make_optimizer(model, optim), optim, precision, ALONE, **more)
 
 
-def train(learner, data, lr_at_step=lambda _step: 0.1, **more) -> dict[str, float]:
-    return train_one_epoch(learner, data, Totals.zero(CPU), lr_at_step, **more)
+def train(
+    learner, data, lr_at_step=lambda _step: 0.1, first_step=0, after_step=lambda: None
+) -> dict[str, float]:
+    totals = Totals.zero(CPU)
+    for _ in train_steps(learner, data, totals, lr_at_step, first_step):
+        after_step()
+    return totals.means() | {"grad_norm": totals.grad_norm(), "skipped": totals.skipped()}
 
 
 def vector(model: nn.Module) -> torch.Tensor:
@@ -102,7 +107,7 @@ def test_fp16_skips_and_counts_the_steps_that_overflow():
     factors = iter([1.0, float("inf"), 1.0])
     model[4].weight.register_hook(lambda gradient: gradient * next(factors))
     learner = learner_of(model, dtype=torch.float16, norm_every=1)
-    means = train(learner, batches(3, 6), after_step=lambda *_: after.append(vector(model)))
+    means = train(learner, batches(3, 6), after_step=lambda: after.append(vector(model)))
     assert torch.equal(after[0], after[1])
     assert not torch.equal(after[1], after[2])
     assert means["skipped"] == 1
@@ -242,15 +247,11 @@ def test_steps_do_not_wait_for_the_gpu(kind, dtype, tmp_path):
     optimizer, average = make_optimizer(model, config.optim), MovingAverage(model, 0.9)
     learner = Learner(model, optimizer, config.optim, precision, dist, average, norm_every=1)
     done = []
-
-    def after_step(step, _totals):
-        # the first step may allocate and choose kernels; the last is followed by the numbers
-        torch.cuda.set_sync_debug_mode("default" if step == 4 else "error")
-        done.append(step)
-
-    totals = Totals.zero(dist.device)
     try:
-        train_one_epoch(learner, loader, totals, lambda _step: 0.1, after_step=after_step)
+        for step in train_steps(learner, loader, Totals.zero(dist.device), lambda _step: 0.1):
+            # the first step may allocate and choose kernels; the last is followed by the end
+            torch.cuda.set_sync_debug_mode("default" if step == 4 else "error")
+            done.append(step)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert done == [1, 2, 3, 4]

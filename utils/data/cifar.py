@@ -10,9 +10,11 @@ from torch.nn.functional import pad
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from ..errors import UsageError, reason
+from ..recording import Recorded
 from .batches import EvalBatches, TrainBatches
 from .images import Crop, open_image
 from .listing import check_same_classes, list_images
+from .loader import Batch
 from .normalise import Normalise
 from .places import Place
 from .preparation import CIFAR
@@ -132,24 +134,35 @@ class CifarLoader:
     """A `Loader` of images that are all on the device, as are an epoch's order and draws, so that
     no step waits for a copy.
 
-    batches: `EvalBatches`, or `TrainBatches` for augmented images, drawn from its seed.
+    batches: `EvalBatches`, or `TrainBatches` for augmented images, drawn from its seed. record:
+    replay the making of a batch on a GPU, see `Recorded`; a batch then lasts until the next.
     """
 
-    def __init__(self, images: Images, batches: TrainBatches | EvalBatches, normalise: Normalise):
+    def __init__(
+        self,
+        images: Images,
+        batches: TrainBatches | EvalBatches,
+        normalise: Normalise,
+        record: bool = False,
+    ):
         self.batches, self.normalise, self.device = batches, normalise, normalise.device
         self.pixels = images.pixels.to(self.device, memory_format=torch.channels_last)
         self.targets = images.targets.to(self.device)
+        self.make = Recorded(self._make) if record else self._make
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         draws = None
         if isinstance(self.batches, TrainBatches):
             draws = draw_augmentation(len(self.targets), self.batches.seed, self.batches.epoch)
             draws = draws.to(self.device)
         for indices in self.batches.indices(self.device):
-            pixels = self.pixels[indices]
-            if draws is not None:
-                pixels = augment(pixels, draws[indices])
-            yield self.normalise(pixels), self.targets[indices]
+            yield self.make(indices, None if draws is None else draws[indices])
+
+    def _make(self, indices: torch.Tensor, draws: torch.Tensor | None) -> Batch:
+        pixels = self.pixels[indices]
+        if draws is not None:
+            pixels = augment(pixels, draws)
+        return self.normalise(pixels), self.targets[indices]

@@ -21,7 +21,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Context in which SIGINT, SIGTERM and SIGUSR1 are only noted.
+    """Context in which SIGINT, SIGTERM and SIGUSR1 are only noted; it may be entered several times.
 
     launched: the parent process is a launcher. It passes on the signals that it gets, often on top
     of the ones sent to all processes, so a repeated signal means nothing. Without one, a second
@@ -30,7 +30,7 @@ class StopRequest:
 
     def __init__(self, launched: bool = False):
         self.launcher = os.getppid() if launched else None
-        self.noted = 0
+        self.noted = self.entered = 0
 
     @property
     def signum(self) -> int:
@@ -40,7 +40,9 @@ class StopRequest:
         return self.noted
 
     def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        if not self.entered:
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self.entered += 1
         return self
 
     def _note(self, signum: int, _frame) -> None:
@@ -49,6 +51,9 @@ class StopRequest:
             signal.signal(signum, self._before[signum])
 
     def __exit__(self, kind, *_exception) -> None:
+        self.entered -= 1
+        if self.entered:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self.noted and self.launcher and kind not in (None, Stopped):

@@ -1,6 +1,6 @@
-"""One epoch of training, and evaluation."""
+"""Steps of training, and evaluation."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..config import Optim
 from ..processes.dist import Dist
+from ..recording import Recorded
 from .metrics import Totals
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -45,7 +46,8 @@ class Learner:
 
     model: wrapped for its processes, see `Dist.wrap`. average: a moving average of its weights,
     brought up to date after each step. norm_every: steps between looks at the gradient's norm,
-    None for none. frozen: parts of the network that stay in evaluation.
+    None for none. frozen: parts of the network that stay in evaluation. record: replay the steps
+    on a GPU, see `Recorded`; for SGD.
     """
 
     model: nn.Module
@@ -56,52 +58,68 @@ class Learner:
     average: AveragedModel | None = None
     norm_every: int | None = None
     frozen: Sequence[nn.Module] = ()
+    record: bool = False
 
     def __post_init__(self):
         self.scaler = self.precision.scaler()
+        self.step = self._step
+        if self.record:
+            self.step = Recorded(self._step)
+            for group in self.optimizer.param_groups:
+                lr = group["lr"]  # a number would be recorded as it is now
+                group["lr"] = torch.as_tensor(lr, dtype=torch.float32, device=self.dist.device)
 
+    def set_lr(self, lr: float) -> None:
+        """The learning rate of the steps from now on; a group's own is `lr_scale` times that."""
+        for group in self.optimizer.param_groups:
+            own = lr * group.get("lr_scale", 1)
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(own)
+            else:
+                group["lr"] = own
 
-def train_one_epoch(
-    learner: Learner,
-    batches: Batches,
-    totals: Totals,
-    lr_at_step: Callable[[int], float],
-    first_step: int = 0,
-    after_step: AfterStep = lambda done, totals: None,
-) -> dict[str, float]:
-    """Train on `batches`, which start at step `first_step` of the epoch; `totals` so far.
-
-    Targets are classes (N,), or shares of them (N, classes). after_step(done, totals) is called
-    with the number of steps done in the epoch. Returns the epoch's means over all processes, see
-    `Totals.means`, and "grad_norm" (None without a look at it) and "skipped" (steps).
-    """
-    model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
-    clip_grad = learner.optim.clip_grad
-    model.train()
-    for module in learner.frozen:
-        module.eval()
-    parameters = [each for each in model.parameters() if each.requires_grad]
-    for step, (images, targets) in enumerate(batches, first_step):
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at_step(step) * group.get("lr_scale", 1)
+    def _step(
+        self, images: torch.Tensor, targets: torch.Tensor, totals: Totals, look: bool
+    ) -> None:
+        """Update the weights once, and take the batch into `totals`; look: the norm, too."""
+        optimizer, scaler, clip_grad = self.optimizer, self.scaler, self.optim.clip_grad
         optimizer.zero_grad()
-        compute_gradients(learner, images, targets, totals)
-        look = learner.norm_every and (step + 1) % learner.norm_every == 0
+        compute_gradients(self, images, targets, totals)
         if look or clip_grad:
             scaler.unscale_(optimizer)
-            norm = get_total_norm([each.grad for each in parameters if each.grad is not None])
+            parameters = [each for each in self.model.parameters() if each.grad is not None]
+            norm = get_total_norm([each.grad for each in parameters])
             totals.add_norm(norm)
             if clip_grad:
                 clip_grads_with_norm_(parameters, clip_grad, norm)
         scaler.step(optimizer)
         if scaler.is_enabled():
-            totals.add_skipped(_found_infinity(scaler, optimizer) / learner.dist.world)
+            totals.add_skipped(_found_infinity(scaler, optimizer) / self.dist.world)
         scaler.update()
+
+
+def train_steps(
+    learner: Learner,
+    batches: Batches,
+    totals: Totals,
+    lr_at_step: Callable[[int], float],
+    first_step: int = 0,
+) -> Iterator[int]:
+    """Train on `batches`, which start at step `first_step` of the epoch; `totals` so far.
+
+    Targets are classes (N,), or shares of them (N, classes). After each step it yields how many
+    are done in the epoch.
+    """
+    learner.model.train()
+    for module in learner.frozen:
+        module.eval()
+    for step, (images, targets) in enumerate(batches, first_step):
+        learner.set_lr(lr_at_step(step))
+        look = bool(learner.norm_every) and (step + 1) % learner.norm_every == 0
+        learner.step(images, targets, totals, look)
         if learner.average is not None:
-            learner.average.update_parameters(_unwrapped(model))
-        after_step(step + 1, totals)
-    whole = Totals(learner.dist.sum(totals.sums))
-    return whole.means() | {"grad_norm": whole.grad_norm(), "skipped": whole.skipped()}
+            learner.average.update_parameters(_unwrapped(learner.model))
+        yield step + 1
 
 
 def compute_gradients(

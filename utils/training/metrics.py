@@ -73,6 +73,10 @@ class Totals:
             "images": int(now["images"]),
         }
 
+    def clear(self) -> None:
+        """Begin again at zero, in the same memory."""
+        self.sums.zero_()
+
     def grad_norm(self) -> float | None:
         """The mean norm of the gradients that were looked at; None where none was."""
         now = self.counters()

@@ -61,6 +61,14 @@ def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
                 optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
 
 
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Its state, with the learning rate as a plain number."""
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+    return state
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: str) -> None:
     """Load the state that `path` holds of such an optimizer; settings such as lr stay its own.
 

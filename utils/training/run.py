@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,14 @@ from ..processes.dist import Dist
 from ..processes.signals import Stopped, StopRequest
 from .board import BEST as BEST_ACC1
 from .compiling import warm_up
-from .engine import DTYPES, Learner, Precision, train_one_epoch
+from .engine import DTYPES, Learner, Precision, train_steps
 from .evaluation import accuracy_line, evaluate_with_progress
 from .finetuning import freeze
 from .folder import BEST, LATEST, NOTHING, PREVIOUS, Found, changed_options, settings_beside
 from .header import Origin, header
 from .log import Progress, RunLog
 from .metrics import Totals
-from .optim import MovingAverage, load_optimizer, make_optimizer
+from .optim import MovingAverage, load_optimizer, make_optimizer, optimizer_state
 from .pace import Pace
 from .profiling import step_profiler
 from .samples import Samples, SpreadSample
@@ -112,6 +112,7 @@ class Run:
             self.dist,
             None if optim.ema is None else MovingAverage(self.model, optim.ema),
             machine.print_freq,
+            record=machine.record,
         )
 
     @property
@@ -173,7 +174,7 @@ class Run:
             best_acc1=self.best_acc1,
             seconds=self.seconds,
             counters=totals.counters(),
-            optimizer=learner.optimizer.state_dict(),
+            optimizer=optimizer_state(learner.optimizer),
             scaler=learner.scaler.state_dict(),
             rng=torch.get_rng_state(),
             cuda_rng=torch.cuda.get_rng_state(self.dist.device) if on_gpu else None,
@@ -208,8 +209,18 @@ class Run:
             self.log.warn(f"can't save {self.path(LATEST)} ({error}); the previous one stays")
 
     def train(self, train: Loader, val: Loader, about: list[str]) -> None:
+        """`steps`, all of them; signals are noted for this run alone."""
+        if self.config.machine.compile:
+            torch.compiler.reset()  # what earlier runs compiled would count against this one's
+        stop = StopRequest(torch.distributed.is_torchelastic_launched())
+        for _ in self.steps(train, val, about, stop):
+            pass
+
+    def steps(
+        self, train: Loader, val: Loader, about: list[str], stop: StopRequest
+    ) -> Iterator[None]:
         """Train up to the last epoch, evaluating and saving after each, or after as many as the
-        machine's eval_every says, and after the last; then close the log.
+        machine's eval_every says, and after the last; then close the log. Yields after each step.
 
         about: lines on the images, for the log's header. Raises Stopped after SIGINT, SIGTERM
         or SIGUSR1 to any process, with the state saved; UsageError for a loss that is not finite,
@@ -220,7 +231,6 @@ class Run:
         if self.dist.is_main:
             for begun in Path(self.config.folder).glob("*.pth.tar.tmp-*"):  # by a killed run
                 begun.unlink(missing_ok=True)
-        stopping = StopRequest(torch.distributed.is_torchelastic_launched())
         try:
             size = self.data.preparation.centre_crop
             self.log.lines(self.origin.lines)
@@ -231,12 +241,12 @@ class Run:
             self._wrap()
             steps = self.config.machine.profile if self.dist.is_main else None
             profiling = step_profiler(steps, self.config.folder, self.dist.device, self.log.line)
-            with stopping as self.stop, profiling as self.profiler:
+            with stop as self.stop, profiling as self.profiler:
                 if self.epoch >= self.config.optim.epochs:
                     asked = f"--epochs {self.config.optim.epochs} asks for no more"
                     self.log.line(f"done        {self.epoch} epochs, {asked}; a larger one goes on")
                 while self.epoch < self.config.optim.epochs:
-                    self._one_epoch()
+                    yield from self._one_epoch()
             if self.unsaved:
                 raise UsageError(f"can't save {self.path(LATEST)}: {self.unsaved}")
             self.log.line(f"best Acc@1  {self.best_acc1:.3f}, {self.path(BEST)}")
@@ -247,8 +257,7 @@ class Run:
         """Wrap the network for its processes; compile it, where that is wanted."""
         machine = self.config.machine
         if machine.compile:
-            torch.compiler.reset()  # what earlier runs compiled would count against this one's
-            self.model.compile(dynamic=False, mode=machine.compile_mode)
+            self.model.compile(dynamic=False)
         self.learner.model = self.dist.wrap(self.model, machine.sync_bn)
         # of the modules that are there now: --sync-bn puts others in the place of norms
         self.learner.frozen = freeze(self.model, self.config.optim.freeze)
@@ -257,10 +266,10 @@ class Run:
             seconds = warm_up(self.learner, *sizes, self.config.data.image_size)
             self.log.line(f"compiled    in {seconds:.1f} s, which no rate below contains")
 
-    def _one_epoch(self) -> None:
+    def _one_epoch(self) -> Iterator[None]:
         before, started = self.seconds, time.perf_counter()
         epochs = self.config.optim.epochs
-        on_train = self._train()
+        on_train = yield from self._train()
         if (self.epoch + 1) % self.config.machine.eval_every and self.epoch + 1 < epochs:
             return self._advance()
         train_seconds = self.seconds
@@ -304,40 +313,22 @@ class Run:
     def _lr_at(self, step: int) -> float:
         return lr_at(self.config.optim, self.epoch, step, len(self.train_loader))
 
-    def _train(self) -> dict[str, float]:
+    def _train(self) -> Iterator[None]:
         first_step, before, started = self.step, self.seconds, time.perf_counter()
         title = f"Epoch {self.epoch + 1}/{self.config.optim.epochs}"
         progress = self._progress(title, self.train_loader, first_step)
         pace = Pace(Totals(self.dist.sum(self.totals.sums)))
-
-        def after_step(done: int, totals: Totals) -> None:
-            self.step, self.seconds = done, before + time.perf_counter() - started
-            if self.profiler:
-                self.profiler.step()
-            signum, save_due = self.dist.largest(self.stop.signum, self._save_due())
-            if progress.advance(done) or signum or save_due:
-                bad_batch = totals.first_bad_batch()
-                if bad_batch is not None:
-                    raise self._diverged(bad_batch // self.config.optim.accumulate)
-                whole = Totals(self.dist.sum(totals.sums))
-                progress.show(done, whole.means())
-                numbers = {"lr": self._lr_at(done - 1), **pace.look(whole)}
-                tags = {f"step/{name}": value for name, value in numbers.items()}
-                self.log.curves(tags, self.seen)
-            if signum:
-                raise self._stopped(signum)
-            if save_due:
-                self.save()
-
         self.train_loader.batches.start(self.epoch, first_step)
         with progress:
             batches = pace.timed(self.train_loader)
             if self.epoch == first_step == 0:
                 batches = self.samples.first_of(batches, self.train_loader.normalise)
+            steps = train_steps(self.learner, batches, self.totals, self._lr_at, first_step)
             try:
-                return train_one_epoch(
-                    self.learner, batches, self.totals, self._lr_at, first_step, after_step
-                )
+                for self.step in steps:
+                    self.seconds = before + time.perf_counter() - started
+                    self._after_step(progress, pace)
+                    yield
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
@@ -345,6 +336,27 @@ class Run:
                     "batch norm can't train on one image that became a single pixel: "
                     "a larger -b or --image-size is needed"
                 ) from None
+        whole = Totals(self.dist.sum(self.totals.sums))
+        return whole.means() | {"skipped": whole.skipped()}
+
+    def _after_step(self, progress: Progress, pace: Pace) -> None:
+        """Say where the epoch is, when it is time to; stop, or save, where that is asked for."""
+        if self.profiler:
+            self.profiler.step()
+        signum, save_due = self.dist.largest(self.stop.signum, self._save_due())
+        if progress.advance(self.step) or signum or save_due:
+            bad_batch = self.totals.first_bad_batch()
+            if bad_batch is not None:
+                raise self._diverged(bad_batch // self.config.optim.accumulate)
+            whole = Totals(self.dist.sum(self.totals.sums))
+            progress.show(self.step, whole.means())
+            numbers = {"lr": self._lr_at(self.step - 1), **pace.look(whole)}
+            tags = {f"step/{name}": value for name, value in numbers.items()}
+            self.log.curves(tags, self.seen)
+        if signum:
+            raise self._stopped(signum)
+        if save_due:
+            self.save()
 
     def _progress(self, title: str, loader: Loader, first_step: int = 0) -> Progress:
         print_freq, classes = self.config.machine.print_freq, self.config.network.num_classes
@@ -367,7 +379,7 @@ class Run:
 
     def _advance(self) -> None:
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
-        self.totals = Totals.zero(self.dist.device)
+        self.totals.clear()
 
     def _save_due(self) -> bool:
         # the main process's clock decides for all

@@ -1,0 +1,59 @@
+"""CUDA graphs of a CPU: PyTorch's operators are noted, and done again on the tensors of then."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    return [each for each in tree_leaves(tree) if isinstance(each, torch.Tensor)]
+
+
+class Noted(TorchDispatchMode):
+    """Context that notes what is done in it; a number that Python reads of a tensor is refused."""
+
+    def __init__(self):
+        super().__init__()
+        self.done, self.before = [], []
+
+    def __torch_dispatch__(self, func: Callable, types, args=(), kwargs=None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a GPU would be waited for"
+        given = args, kwargs or {}
+        self.before += [(each, each.clone()) for each in tensors_in(given)]
+        out = func(*args, **(kwargs or {}))
+        self.done.append((func, *given, tensors_in(out)))
+        return out
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        for tensor, value in reversed(self.before):
+            if not torch.equal(tensor, value):
+                tensor.copy_(value)
+        self.before.clear()
+
+    @torch.no_grad()
+    def again(self) -> None:
+        for func, args, kwargs, results in self.done:
+            for old, new in zip(results, tensors_in(func(*args, **kwargs)), strict=True):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def record(function: Callable, arguments: tuple) -> Callable:
+    """For `utils.recording.record`, which as this one changes nothing until the replay."""
+    kept = [each.clone() if isinstance(each, torch.Tensor) else each for each in arguments]
+    with Noted() as noted:
+        result = function(*kept)
+    noted.undo()
+
+    def replay(*given: Any) -> Any:
+        for own, each in zip(kept, given, strict=True):
+            if isinstance(own, torch.Tensor):
+                own.copy_(each)
+        noted.again()
+        return result
+
+    return replay
