@@ -12,15 +12,20 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
     return [each for each in tree_leaves(tree) if isinstance(each, torch.Tensor)]
 
 
+# Python reads or writes what is in a tensor, or its shape depends on that: on a GPU each waits
+REFUSED = "_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "is_nonzero", "equal"
+
+
 class Noted(TorchDispatchMode):
-    """Context that notes what is done in it; a number that Python reads of a tensor is refused."""
+    """Context that notes what is done in it; what can't be recorded is refused."""
 
     def __init__(self):
         super().__init__()
         self.done, self.before = [], []
 
     def __torch_dispatch__(self, func: Callable, types, args=(), kwargs=None) -> Any:
-        assert func is not torch.ops.aten._local_scalar_dense.default, "a GPU would be waited for"
+        name = func.overloadpacket.__name__
+        assert name not in REFUSED, f"{name} can't be recorded"
         given = args, kwargs or {}
         self.before += [(each, each.clone()) for each in tensors_in(given)]
         out = func(*args, **(kwargs or {}))

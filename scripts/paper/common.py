@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from pathlib import Path
 
 from utils.config import Config
@@ -32,40 +31,27 @@ def last_acc1(configs: Iterable[Config]) -> list[float]:
     return reached
 
 
-def run_in_turn(
-    commands: Iterable[list[str]], environment: Mapping[str, str], at_once: int = 1
-) -> int:
+def run_in_turn(commands: Iterable[list[str]], environment: Mapping[str, str]) -> int:
     """Run the commands until one fails; its exit code (128 + signal where it was killed), or 0.
 
-    at_once: how many run at the same time; those of several are not heard. A signal to stop is
-    passed on to what runs, which may take its time to save; none is started after that, and the
-    exit code is not 0.
+    A signal to stop is passed on to the command that runs, which may take its time to save; none
+    is started after that, and the exit code is not 0.
     """
-    waiting, running, code, told = iter(commands), [], 0, False
-    out = subprocess.DEVNULL if at_once > 1 else None
     with StopRequest() as stop:
-        try:
-            while True:
-                free = 0 if code or stop.signum else at_once - len(running)
-                # in a session of its own Ctrl-C reaches it once; twice would end it without saving
-                running += [
-                    subprocess.Popen(each, env=environment, start_new_session=True, stdout=out)
-                    for each in islice(waiting, free)
-                ]
-                if not running:
-                    break
+        for command in commands:
+            # in a session of its own Ctrl-C reaches it once; twice would end it without saving
+            child = subprocess.Popen(command, env=environment, start_new_session=True)
+            while child.poll() is None and not stop.signum:
                 time.sleep(0.1)
-                if stop.signum and not told:
-                    for each in running:
-                        each.send_signal(stop.signum)
-                    told = True
-                ended = [each for each in running if each.poll() is not None]
-                running = [each for each in running if each not in ended]
-                code = code or next((each.returncode for each in ended if each.returncode), 0)
-        except KeyboardInterrupt:  # the second Ctrl-C
-            for each in running:
-                each.send_signal(signal.SIGINT)
-            raise
-    if code:
-        return code if code > 0 else 128 - code
-    return 128 + stop.signum if stop.signum else 0
+            if stop.signum:
+                child.send_signal(stop.signum)
+            try:
+                code = child.wait()
+            except KeyboardInterrupt:  # the second Ctrl-C
+                child.send_signal(signal.SIGINT)
+                raise
+            if code:
+                return code if code > 0 else 128 - code
+            if stop.signum:
+                return 128 + stop.signum
+    return 0

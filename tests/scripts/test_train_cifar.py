@@ -2,9 +2,11 @@
 
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import replays
 import torch
 from PIL import Image
 from runs import SignalAtForward, assert_same_run, load, metrics, path, same
@@ -12,7 +14,10 @@ from tiny import Tiny
 
 from networks import MODELS
 from networks.cifar.resnet import CifarResNet
-from scripts.train_cifar import main
+from scripts.train_cifar import main, parse_args, read_folder, recipe, train_together
+from utils import recording
+from utils.config import Network
+from utils.processes.dist import alone
 from utils.report.runs import read_finished
 
 STEPS = 2  # 140 images in batches of 128
@@ -81,16 +86,59 @@ def test_fewer_evaluations_make_the_same_weights(whole, images, tmp_path):
     assert read_finished(path(tmp_path).parent)
 
 
-@pytest.mark.slow
-def test_seeds_at_once_make_the_weights_of_each_alone(whole, images, tmp_path, capsys):
-    words = "--seeds", "1,2", "--concurrent", 2
-    assert run(images, tmp_path, *words) == 0
+def test_seeds_at_once_make_the_weights_of_each_alone(images, tmp_path, monkeypatch, capsys):
+    """Stopped and gone on with, too; the third has no partner."""
+    monkeypatch.setitem(MODELS, "tiny", Tiny)
+    words = "--arch", "tiny", "--seeds", "1,2,3"
+    assert run(images, tmp_path / "alone", *words) == 0
+    capsys.readouterr()
+    together = tmp_path / "together"
+    with SignalAtForward(Tiny, 2 + 2 + 1, signal.SIGTERM):
+        assert run(images, together, *words, "--concurrent", 2) == 143
+    stopped = [torch.load(each, weights_only=True) for each in together.glob("*/checkpoint*")]
+    assert sorted((state["seed"], state["step"]) for state in stopped) == [(1, 2), (2, 2)]
+    assert run(images, together, *words, "--concurrent", 2) == 0
+    folders = [together / f"digits32-tiny-simam-param0.0001-seed{seed}" for seed in (1, 2, 3)]
+    assert sorted(together.iterdir()) == folders
     lines = capsys.readouterr().out.splitlines()
-    folders = [tmp_path / path(whole).parent.name.replace("seed1", f"seed{n}") for n in (1, 2)]
-    assert sorted(tmp_path.iterdir()) == folders
     assert [line.split(", ")[0] for line in lines] == [f"finished    {each}" for each in folders]
-    one = torch.load(folders[0] / "checkpoint.pth.tar", weights_only=True)
-    assert same(one["state_dict"], load(whole)["state_dict"])
+    for each in folders:
+        one, other = (
+            torch.load(root / each.name / "checkpoint.pth.tar", weights_only=True)
+            for root in (tmp_path / "alone", together)
+        )
+        assert same(one["state_dict"], other["state_dict"])
+
+
+def test_one_that_fails_leaves_the_others_going_on(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(MODELS, "tiny", Tiny)
+    words = "--arch", "tiny", "--seeds", "1,2", "--concurrent", 2
+    blocked = tmp_path / "digits32-tiny-simam-param0.0001-seed1"
+    blocked.write_text("a file where the run folder should be")
+    assert run(images, tmp_path, *words) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert str(blocked) in said.err
+    assert [line.split(", ")[0] for line in said.out.splitlines()] == [
+        f"finished    {str(blocked)[:-1]}2"
+    ]
+
+
+def test_a_recorded_run_is_the_eager_one(images, tmp_path, monkeypatch):
+    """As on a GPU with --compile, but for the compiling."""
+    monkeypatch.setitem(MODELS, "tiny", Tiny)
+    monkeypatch.setattr(recording, "record", replays.record)
+    for name in ("eager", "recorded"):
+        args = parse_args(command(images, tmp_path / name, "--iterations", 6))
+        config = recipe(args, Network(arch="tiny", attention="se"), 1, "digits32")
+        machine = replace(config.machine, record=name == "recorded")
+        train_together([replace(config, machine=machine)], read_folder(images), [alone("-1")])
+    eager, recorded = (load(tmp_path / name) for name in ("eager", "recorded"))
+    assert same(eager["state_dict"], recorded["state_dict"])
+    curves = [
+        [line["val_loss"] for line in metrics(tmp_path / name)] for name in ("eager", "recorded")
+    ]
+    assert curves[0] == curves[1]
 
 
 def test_mixed_precision_is_the_images_type_too(images, tmp_path, monkeypatch):
