@@ -19,7 +19,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import replace
 from itertools import cycle
 
@@ -58,6 +58,7 @@ from utils.errors import UsageError
 from utils.processes.dist import Dist, alone, devices_in_words
 from utils.processes.ending import exit_code
 from utils.processes.signals import StopRequest
+from utils.recording import on_a_stream
 from utils.training.folder import find_checkpoint
 from utils.training.run import Run
 from utils.training.state import DataFacts, checked, facts_of
@@ -169,13 +170,6 @@ def places(args: argparse.Namespace) -> list[Dist]:
     return [alone(str(gpu)) for gpu in gpus] or [alone(None)]
 
 
-def stream_of(dist: Dist) -> AbstractContextManager:
-    """Its device's kernels in a queue of their own; a context that may be entered again."""
-    if dist.device.type == "cpu":
-        return nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream(dist.device))
-
-
 def train_together(configs: Sequence[Config], splits: Splits, dists: Sequence[Dist]) -> None:
     """Train all of them, a step of each in turn, from one of `dists` to the next.
 
@@ -184,20 +178,18 @@ def train_together(configs: Sequence[Config], splits: Splits, dists: Sequence[Di
     if any(config.machine.compile for config in configs):
         torch.compiler.reset()  # what was compiled before would count against these
     stop, errors = StopRequest(), []
-    turns = [
-        (stream_of(dist), steps(config, splits, dist, stop))
+    running = [
+        on_a_stream(steps(config, splits, dist, stop), dist.device)
         for config, dist in zip(configs, cycle(dists), strict=False)
     ]
-    while turns:
-        for turn in list(turns):
-            stream, run = turn
+    while running:
+        for run in list(running):
             try:
-                with stream:
-                    next(run)
+                next(run)
             except StopIteration:
-                turns.remove(turn)
+                running.remove(run)
             except Exception as error:
-                turns.remove(turn)
+                running.remove(run)
                 errors.append(error)
     if errors:
         raise errors[0]

@@ -1,4 +1,9 @@
-"""What is replayed does what the function does, step after step, bit for bit."""
+"""What is replayed does what the function does, call after call, bit for bit.
+
+On a GPU its own graphs, on the CPU those of replays.py.
+"""
+
+from collections.abc import Iterator
 
 import pytest
 import replays
@@ -8,7 +13,7 @@ from tiny import Tiny
 from utils import recording
 from utils.config import Optim
 from utils.processes.dist import Dist
-from utils.recording import Recorded
+from utils.recording import Records, on_a_stream
 from utils.training.engine import Learner, Precision, train_steps
 from utils.training.metrics import Totals
 from utils.training.optim import make_optimizer
@@ -16,55 +21,58 @@ from utils.training.optim import make_optimizer
 SIZES = 6, 6, 4, 6, 4, 6  # of batches; with a look at every other gradient there are four kinds
 
 
-def trained(record: bool, dtype: torch.dtype | None, device: str, optim: Optim) -> dict:
-    """All that two epochs change."""
-    torch.manual_seed(3)
-    dist = Dist(0, 1, torch.device(device))
-    model = dist.place(Tiny(num_classes=4))
-    optimizer, precision = make_optimizer(model, optim), Precision(device, dtype)
-    learner = Learner(model, optimizer, optim, precision, dist, norm_every=2, record=record)
-    totals, batches = Totals.zero(dist.device), []
-    for size in SIZES:
-        images = torch.randn(size, 3, 8, 8).to(device, memory_format=torch.channels_last)
-        batches.append((images, torch.randint(4, (size,)).to(device)))
-    told = {}
-    for epoch in range(2):
-        totals.clear()
-        for _ in train_steps(learner, batches, totals, lambda step: 0.1 / (step + 1)):  # noqa: B023
-            pass
-        told[f"epoch {epoch}"] = totals.sums.clone()
-    momentum = {
-        str(i): each["momentum_buffer"] for i, each in optimizer.state_dict()["state"].items()
-    }
-    return model.state_dict() | momentum | told | learner.scaler.state_dict()
-
-
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("optim", [Optim(), Optim(accumulate=2, clip_grad=0.5)])
-def test_a_replayed_training_is_the_eager_one(dtype, optim, device, monkeypatch):
-    """On a GPU its own graphs, on the CPU those of tests/replays.py."""
+@pytest.fixture(autouse=True)
+def _graphs(device, monkeypatch):
     if device.type == "cpu":
         monkeypatch.setattr(recording, "record", replays.record)
     else:
         torch.use_deterministic_algorithms(True, warn_only=True)
-    eager, replayed = (trained(record, dtype, device.type, optim) for record in (False, True))
-    assert eager.keys() == replayed.keys()
-    for name, value in eager.items():
-        assert torch.equal(torch.as_tensor(value), torch.as_tensor(replayed[name])), name
 
 
-def test_each_kind_of_call_has_a_record_of_its_own(device, monkeypatch):
-    if device.type == "cpu":
-        monkeypatch.setattr(recording, "record", replays.record)
+def training(record: bool, dtype, optim: Optim, device: torch.device, found: dict) -> Iterator[int]:
+    """Two epochs, of which `found` gets all that they change."""
+    torch.manual_seed(3)
+    dist = Dist(0, 1, device)
+    model = dist.place(Tiny(num_classes=4))
+    optimizer, precision = make_optimizer(model, optim), Precision(device.type, dtype)
+    learner = Learner(model, optimizer, optim, precision, dist, norm_every=2, record=record)
+    totals, batches = Totals.zero(device), []
+    for size in SIZES:
+        images = torch.randn(size, 3, 8, 8).to(device, memory_format=torch.channels_last)
+        batches.append((images, torch.randint(4, (size,)).to(device)))
+    for epoch in range(2):
+        totals.clear()
+        yield from train_steps(learner, batches, totals, lambda step: 0.1 / (step + 1))
+        found[f"epoch {epoch}"] = totals.counters()
+    found |= {name: value.tolist() for name, value in model.state_dict().items()}
+    momenta = [state["momentum_buffer"].tolist() for state in optimizer.state.values()]
+    found |= {"momenta": momenta, "scaler": learner.scaler.state_dict()}
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("optim", [Optim(), Optim(accumulate=2, clip_grad=0.5)])
+def test_a_replayed_training_is_the_eager_one(dtype, optim, device):
+    eager, replayed = {}, {}
+    for record, found in ((False, eager), (True, replayed)):
+        steps = on_a_stream(training(record, dtype, optim, device, found), device)
+        assert len(list(steps)) == 2 * len(SIZES)
+    assert replayed == eager
+
+
+def test_each_kind_of_call_has_a_record_of_its_own(device):
     calls = []
 
     def scaled(x: torch.Tensor, factor: int) -> torch.Tensor:
         calls.append(x.shape)
         return x * factor
 
-    replayed = Recorded(scaled)
-    for x, factor in [(1.0, 2), (2.0, 2), (2.0, 3), (3.0, 3), (4.0, 2)]:
-        for size in (3, 5):
-            given = torch.full((size,), x, device=device)
-            assert torch.equal(replayed(given, factor), given * factor)
-    assert len(calls) == 2 * 2 * 2  # two sizes, two factors: run, then recorded
+    def results() -> Iterator[tuple[list[float], list[float]]]:
+        records = Records(wanted=True)
+        for value, factor in [(1.0, 2), (2.0, 2), (2.0, 3), (3.0, 3), (4.0, 2)]:
+            for size in (3, 5):
+                x = torch.full((size,), value, device=device)
+                yield records.call(scaled, x, factor).tolist(), (x * factor).tolist()
+
+    for result, expected in on_a_stream(results(), device):
+        assert result == expected
+    assert len(calls) == 2 * 2 * 2  # two sizes, two factors: called, then recorded

@@ -1,31 +1,35 @@
-"""Work for a GPU that is recorded once, and from then on started all at once."""
+"""Small work for a GPU: recorded once, from then on started all at once, beside that of others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 
-class Recorded:
-    """`function`, whose work on a GPU is recorded (CUDA graph) and replayed from then on.
+class Records:
+    """Calls of one function whose work on a GPU is recorded (CUDA graph) and from then on replayed.
 
     Each kind of call has a record of its own: the same shapes and types of tensors, and the same
     other arguments, which have a hash. What a replay returns is overwritten by the next one.
     Whatever else the function reads or writes must stay where it is in memory, and it must not wait
-    for the GPU; what it does besides, in Python, is not done again.
+    for the GPU; what it does besides, in Python, is not done again. On a GPU the calls must be
+    `on_a_stream`. wanted: else it is just called.
     """
 
-    def __init__(self, function: Callable):
-        self.function = function
-        self.records: dict[tuple, Callable] = {}
+    def __init__(self, wanted: bool):
+        self.wanted = wanted
+        self.replays: dict[tuple, Callable | None] = {}
 
-    def __call__(self, *arguments: Any) -> Any:
+    def call(self, function: Callable, *arguments: Any) -> Any:
+        if not self.wanted:
+            return function(*arguments)
         kind = tuple(map(kind_of, arguments))
-        if kind in self.records:
-            return self.records[kind](*arguments)
+        replay = self.replays.get(kind)
+        if replay:
+            return replay(*arguments)
         # this call readies all that must not happen while it is recorded, such as compiling
-        result = self.function(*arguments)
-        self.records[kind] = record(self.function, arguments)
+        result = function(*arguments)
+        self.replays[kind] = record(function, arguments)
         return result
 
 
@@ -36,15 +40,15 @@ def kind_of(argument: Any) -> Any:
     return argument
 
 
-def record(function: Callable, arguments: tuple) -> Callable:
-    """What does as `function` does for arguments of this kind; on the CPU the function itself."""
+def record(function: Callable, arguments: tuple) -> Callable | None:
+    """What does as `function` does for arguments of this kind; None on the CPU."""
     tensors = [each for each in arguments if isinstance(each, torch.Tensor)]
     if not any(each.is_cuda for each in tensors):
-        return function
+        return None
     kept = [each.clone() if isinstance(each, torch.Tensor) else each for each in arguments]
     graph = torch.cuda.CUDAGraph()
-    # the stream that it takes by default is one of the first GPU that recorded anything
-    with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+    # on another stream matrices would be multiplied in memory that a third one may use as well
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         result = function(*kept)
 
     def replay(*given: Any) -> Any:
@@ -55,3 +59,15 @@ def record(function: Callable, arguments: tuple) -> Callable:
         return result
 
     return replay
+
+
+def on_a_stream(steps: Iterator, device: torch.device) -> Iterator:
+    """The same steps; on a GPU their kernels have a queue of their own, beside those of others."""
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    end = object()
+    while True:
+        with torch.cuda.stream(stream):
+            step = next(steps, end)
+        if step is end:
+            return
+        yield step

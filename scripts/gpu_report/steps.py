@@ -14,6 +14,7 @@ OTHER_TESTS = [
     *(f"tests/training/test_{name}.py" for name in ("metrics", "engine")),
     *(f"tests/data/test_{name}.py" for name in ("loader", "normalise")),
     "tests/processes/test_dist.py",
+    "tests/test_recording.py",
 ]
 # the paper's row and what it is compared with first
 FIRST, LATER = "none,simam", "se,cbam,eca,gc"
@@ -58,7 +59,7 @@ def table2(place: Place) -> Iterator[list[Step]]:
     train = "scripts/train_cifar.py", *where, "--attentions"
     if place.device == "cuda":
         seeds, short = ("--seeds", "1,2,3,4,5"), ()
-        more = *seeds, "--concurrent", "3", "--compile", "--eval-every", "20"
+        more = *seeds, "--concurrent", "5", "--compile", "--eval-every", "20"
         yield [Step("table2", inf, (*train, FIRST, *more))]
         yield [Step("table2_others", inf, (*train, LATER, *more))]
     else:
@@ -106,14 +107,15 @@ def speed(place: Place) -> Iterator[list[Step]]:
     device = "--device", place.device, "--json", JSON
     bench = "scripts/bench_simam.py", *device
     if cuda:
-        for part, seconds in (("networks", 40), ("layers", 22), ("blocks", 25)):
+        for part, seconds in (("networks", 36), ("layers", 22), ("blocks", 25)):
             yield [Step(part, seconds, (*bench, "--only", part))]
     else:
         yield [Step("simam", 40, (*bench, "--smallest"))]
     train = "scripts/bench_train.py", *device, "--amp", "bf16", "--steps", "5", "--rounds", "3"
     if cuda:  # 64 images: all have room beside each other, timm's network as well
-        yield [Step("training", 33, (*train, "-b", "64", "resnet50"))]
+        yield [Step("training", 30, (*train, "-b", "64", "resnet50"))]
     yield [Step("loading", 15, module("loading", place.device, str(place.work / "jpegs"), JSON))]
+    yield [Step("cifar", 12, module("cifar", place.device, JSON))]
     if cuda and not place.cifar:  # else Table 2 takes its time
         words = *train, "--compile", "--no-timm", "resnet18"
         yield [Step("compiled_training", 60, words)]

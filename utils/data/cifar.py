@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from ..errors import UsageError, reason
-from ..recording import Recorded
+from ..recording import Records
 from .batches import EvalBatches, TrainBatches
 from .images import Crop, open_image
 from .listing import check_same_classes, list_images
@@ -135,7 +135,7 @@ class CifarLoader:
     no step waits for a copy.
 
     batches: `EvalBatches`, or `TrainBatches` for augmented images, drawn from its seed. record:
-    replay the making of a batch on a GPU, see `Recorded`; a batch then lasts until the next.
+    replay the making of a batch on a GPU, see `Records`; a batch then lasts until the next.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class CifarLoader:
         self.batches, self.normalise, self.device = batches, normalise, normalise.device
         self.pixels = images.pixels.to(self.device, memory_format=torch.channels_last)
         self.targets = images.targets.to(self.device)
-        self.make = Recorded(self._make) if record else self._make
+        self.records = Records(record)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -159,9 +159,10 @@ class CifarLoader:
             draws = draw_augmentation(len(self.targets), self.batches.seed, self.batches.epoch)
             draws = draws.to(self.device)
         for indices in self.batches.indices(self.device):
-            yield self.make(indices, None if draws is None else draws[indices])
+            own = None if draws is None else draws[indices]
+            yield self.records.call(self._batch, indices, own)
 
-    def _make(self, indices: torch.Tensor, draws: torch.Tensor | None) -> Batch:
+    def _batch(self, indices: torch.Tensor, draws: torch.Tensor | None) -> Batch:
         pixels = self.pixels[indices]
         if draws is not None:
             pixels = augment(pixels, draws)

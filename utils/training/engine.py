@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..config import Optim
 from ..processes.dist import Dist
-from ..recording import Recorded
+from ..recording import Records
 from .metrics import Totals
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -47,7 +47,7 @@ class Learner:
     model: wrapped for its processes, see `Dist.wrap`. average: a moving average of its weights,
     brought up to date after each step. norm_every: steps between looks at the gradient's norm,
     None for none. frozen: parts of the network that stay in evaluation. record: replay the steps
-    on a GPU, see `Recorded`; for SGD.
+    on a GPU, see `Records`; for SGD.
     """
 
     model: nn.Module
@@ -61,10 +61,8 @@ class Learner:
     record: bool = False
 
     def __post_init__(self):
-        self.scaler = self.precision.scaler()
-        self.step = self._step
+        self.scaler, self.records = self.precision.scaler(), Records(self.record)
         if self.record:
-            self.step = Recorded(self._step)
             for group in self.optimizer.param_groups:
                 lr = group["lr"]  # a number would be recorded as it is now
                 group["lr"] = torch.as_tensor(lr, dtype=torch.float32, device=self.dist.device)
@@ -78,9 +76,7 @@ class Learner:
             else:
                 group["lr"] = own
 
-    def _step(
-        self, images: torch.Tensor, targets: torch.Tensor, totals: Totals, look: bool
-    ) -> None:
+    def step(self, images: torch.Tensor, targets: torch.Tensor, totals: Totals, look: bool) -> None:
         """Update the weights once, and take the batch into `totals`; look: the norm, too."""
         optimizer, scaler, clip_grad = self.optimizer, self.scaler, self.optim.clip_grad
         optimizer.zero_grad()
@@ -116,7 +112,7 @@ def train_steps(
     for step, (images, targets) in enumerate(batches, first_step):
         learner.set_lr(lr_at_step(step))
         look = bool(learner.norm_every) and (step + 1) % learner.norm_every == 0
-        learner.step(images, targets, totals, look)
+        learner.records.call(learner.step, images, targets, totals, look)
         if learner.average is not None:
             learner.average.update_parameters(_unwrapped(learner.model))
         yield step + 1

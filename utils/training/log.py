@@ -159,6 +159,18 @@ class RunLog:
             self.lock.release()
 
 
+def epoch_line(metrics: Mapping[str, float], epochs: int) -> str:
+    """What `RunLog.metrics` is told of an epoch of so many, in a line."""
+    skipped = metrics.get("skipped_steps")
+    return (
+        f"Epoch {metrics['epoch'] + 1}/{epochs}  lr {metrics['lr']:.6g}  "
+        f"train loss {metrics['train_loss']:.4f} acc@1 {metrics['train_acc1']:.2f}  "
+        f"val loss {metrics['val_loss']:.4f}  "
+        f"{metrics['images_per_s']:.1f} images/s  {metrics['seconds']:.1f} s"
+        + (f"  {skipped} steps skipped" if skipped else "")
+    )
+
+
 class Progress:
     """Where a pass over `batches` is, with images/s (of all processes) and time left.
 

@@ -30,7 +30,7 @@ from .evaluation import accuracy_line, evaluate_with_progress
 from .finetuning import freeze
 from .folder import BEST, LATEST, NOTHING, PREVIOUS, Found, changed_options, settings_beside
 from .header import Origin, header
-from .log import Progress, RunLog
+from .log import Progress, RunLog, epoch_line
 from .metrics import Totals
 from .optim import MovingAverage, load_optimizer, make_optimizer, optimizer_state
 from .pace import Pace
@@ -292,13 +292,7 @@ class Run:
         acc1 = list(results.values())[-1]["acc1"]
         self.log.metrics(metrics, self.seen)
         self.log.curves({BEST_ACC1: max(acc1, self.best_acc1)}, self.seen)
-        self.log.line(
-            f"Epoch {self.epoch + 1}/{epochs}  lr {metrics['lr']:.6g}  "
-            f"train loss {on_train['loss']:.4f} acc@1 {on_train['acc1']:.2f}  "
-            f"val loss {results['val']['loss']:.4f}  "
-            f"{metrics['images_per_s']:.1f} images/s  {metrics['seconds']:.1f} s"
-            + (f"  {on_train['skipped']} steps skipped" if on_train["skipped"] else "")
-        )
+        self.log.line(epoch_line(metrics, epochs))
         classes = self.config.network.num_classes
         self.log.line(accuracy_line(results["val"], classes))
         if self.learner.average:
