@@ -272,7 +272,6 @@ class Run:
         on_train = yield from self._train()
         if (self.epoch + 1) % self.config.machine.eval_every and self.epoch + 1 < epochs:
             return self._advance()
-        train_seconds = self.seconds
         title = f"Validation {self.epoch + 1}/{epochs}"
         results = {"val": self._evaluate(self.learner.model, title)}
         if self.learner.average:
@@ -285,7 +284,7 @@ class Run:
         metrics = {"epoch": self.epoch, "lr": self._lr_at(last)}
         for split, means in {"train": on_train, **results}.items():
             metrics |= {f"{split}_{name}": means[name] for name in ("loss", "acc1", "acc5")}
-        metrics["images_per_s"] = on_train["images"] / max(train_seconds, 1e-9)
+        metrics["images_per_s"] = on_train["images"] / max(self.seconds, 1e-9)
         metrics["seconds"] = before + time.perf_counter() - started
         if self.learner.scaler.is_enabled():
             metrics["skipped_steps"] = on_train["skipped"]
@@ -345,8 +344,7 @@ class Run:
             whole = Totals(self.dist.sum(self.totals.sums))
             progress.show(self.step, whole.means())
             numbers = {"lr": self._lr_at(self.step - 1), **pace.look(whole)}
-            tags = {f"step/{name}": value for name, value in numbers.items()}
-            self.log.curves(tags, self.seen)
+            self.log.curves({f"step/{name}": each for name, each in numbers.items()}, self.seen)
         if signum:
             raise self._stopped(signum)
         if save_due:
