@@ -8,10 +8,13 @@ from collections.abc import Iterator
 import pytest
 import replays
 import torch
+from operations import Operations
 from tiny import Tiny
 
+from scripts.gpu_report.cifar import training as training_on_cifar
 from utils import recording
 from utils.config import Optim
+from utils.data.cifar import Images
 from utils.processes.dist import Dist
 from utils.recording import Records, on_a_stream
 from utils.training.engine import Learner, Precision, train_steps
@@ -21,12 +24,14 @@ from utils.training.optim import make_optimizer
 SIZES = 6, 6, 4, 6, 4, 6  # of batches; with a look at every other gradient there are four kinds
 
 
-@pytest.fixture(autouse=True)
-def _graphs(device, monkeypatch):
+@pytest.fixture
+def place(device, monkeypatch):
+    """Where work is recorded."""
     if device.type == "cpu":
         monkeypatch.setattr(recording, "record", replays.record)
     else:
         torch.use_deterministic_algorithms(True, warn_only=True)
+    return device
 
 
 def training(record: bool, dtype, optim: Optim, device: torch.device, found: dict) -> Iterator[int]:
@@ -51,15 +56,33 @@ def training(record: bool, dtype, optim: Optim, device: torch.device, found: dic
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("optim", [Optim(), Optim(accumulate=2, clip_grad=0.5)])
-def test_a_replayed_training_is_the_eager_one(dtype, optim, device):
+def test_a_replayed_training_is_the_eager_one(dtype, optim, place):
     eager, replayed = {}, {}
     for record, found in ((False, eager), (True, replayed)):
-        steps = on_a_stream(training(record, dtype, optim, device, found), device)
+        steps = on_a_stream(training(record, dtype, optim, place, found), place)
         assert len(list(steps)) == 2 * len(SIZES)
     assert replayed == eager
 
 
-def test_each_kind_of_call_has_a_record_of_its_own(device):
+def test_little_of_a_step_is_left_to_the_cpu(monkeypatch):
+    """Of CIFAR's, augmented images and optimizer included: two replays, and what brings them their
+    images and learning rate."""
+    monkeypatch.setattr(recording, "record", replays.record)
+    monkeypatch.setattr(replays.Noted, "again", lambda noted: None)  # which a GPU does
+    pixels = torch.randint(256, (256, 3, 32, 32), dtype=torch.uint8)
+    images = Images(pixels, torch.arange(256) % 2, ["even", "odd"])
+    counted = []
+    for record in (False, True):
+        steps = training_on_cifar(images, 0, record, Dist(0, 1, torch.device("cpu")))
+        next(steps)
+        with Operations() as seen:
+            next(steps)
+        counted.append(sum(seen.counts.values()))
+    assert counted[0] > 200
+    assert counted[1] < 12
+
+
+def test_each_kind_of_call_has_a_record_of_its_own(place):
     calls = []
 
     def scaled(x: torch.Tensor, factor: int) -> torch.Tensor:
@@ -70,9 +93,9 @@ def test_each_kind_of_call_has_a_record_of_its_own(device):
         records = Records(wanted=True)
         for value, factor in [(1.0, 2), (2.0, 2), (2.0, 3), (3.0, 3), (4.0, 2)]:
             for size in (3, 5):
-                x = torch.full((size,), value, device=device)
+                x = torch.full((size,), value, device=place)
                 yield records.call(scaled, x, factor).tolist(), (x * factor).tolist()
 
-    for result, expected in on_a_stream(results(), device):
+    for result, expected in on_a_stream(results(), place):
         assert result == expected
     assert len(calls) == 2 * 2 * 2  # two sizes, two factors: called, then recorded
