@@ -17,7 +17,10 @@ REFUSED = "_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "is_n
 
 
 class Noted(TorchDispatchMode):
-    """Context that notes what is done in it; what can't be recorded is refused."""
+    """A graph, and the context that fills it; what can't be recorded is refused.
+
+    As of a GPU's, when it is filled everything is as if nothing had been done.
+    """
 
     def __init__(self):
         super().__init__()
@@ -33,32 +36,22 @@ class Noted(TorchDispatchMode):
         return out
 
     @torch.no_grad()
-    def undo(self) -> None:
+    def __exit__(self, *exception) -> None:
+        super().__exit__(*exception)
         for tensor, value in reversed(self.before):
             if not torch.equal(tensor, value):
                 tensor.copy_(value)
         self.before.clear()
 
     @torch.no_grad()
-    def again(self) -> None:
+    def replay(self) -> None:
         for func, args, kwargs, results in self.done:
             for old, new in zip(results, tensors_in(func(*args, **kwargs)), strict=True):
                 if old.data_ptr() != new.data_ptr():
                     old.copy_(new)
 
 
-def record(function: Callable, arguments: tuple) -> Callable:
-    """For `utils.recording.record`, which as this one changes nothing until the replay."""
-    kept = [each.clone() if isinstance(each, torch.Tensor) else each for each in arguments]
-    with Noted() as noted:
-        result = function(*kept)
-    noted.undo()
-
-    def replay(*given: Any) -> Any:
-        for own, each in zip(kept, given, strict=True):
-            if isinstance(own, torch.Tensor):
-                own.copy_(each)
-        noted.again()
-        return result
-
-    return replay
+def new_graph(_arguments: tuple) -> tuple[Noted, Noted]:
+    """For `utils.recording.new_graph`."""
+    noted = Noted()
+    return noted, noted

@@ -28,7 +28,7 @@ SIZES = 6, 6, 4, 6, 4, 6  # of batches; with a look at every other gradient ther
 def place(device, monkeypatch):
     """Where work is recorded."""
     if device.type == "cpu":
-        monkeypatch.setattr(recording, "record", replays.record)
+        monkeypatch.setattr(recording, "new_graph", replays.new_graph)
     else:
         torch.use_deterministic_algorithms(True, warn_only=True)
     return device
@@ -67,8 +67,8 @@ def test_a_replayed_training_is_the_eager_one(dtype, optim, place):
 def test_little_of_a_step_is_left_to_the_cpu(monkeypatch):
     """Of CIFAR's, augmented images and optimizer included: two replays, and what brings them their
     images and learning rate."""
-    monkeypatch.setattr(recording, "record", replays.record)
-    monkeypatch.setattr(replays.Noted, "again", lambda noted: None)  # which a GPU does
+    monkeypatch.setattr(recording, "new_graph", replays.new_graph)
+    monkeypatch.setattr(replays.Noted, "replay", lambda noted: None)  # which a GPU does
     pixels = torch.randint(256, (256, 3, 32, 32), dtype=torch.uint8)
     images = Images(pixels, torch.arange(256) % 2, ["even", "odd"])
     counted = []

@@ -1,6 +1,7 @@
 """Small work for a GPU: recorded once, from then on started all at once, beside that of others."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -42,13 +43,11 @@ def kind_of(argument: Any) -> Any:
 
 def record(function: Callable, arguments: tuple) -> Callable | None:
     """What does as `function` does for arguments of this kind; None on the CPU."""
-    tensors = [each for each in arguments if isinstance(each, torch.Tensor)]
-    if not any(each.is_cuda for each in tensors):
+    graph, filled = new_graph(arguments)
+    if graph is None:
         return None
     kept = [each.clone() if isinstance(each, torch.Tensor) else each for each in arguments]
-    graph = torch.cuda.CUDAGraph()
-    # on another stream matrices would be multiplied in memory that a third one may use as well
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+    with filled:
         result = function(*kept)
 
     def replay(*given: Any) -> Any:
@@ -59,6 +58,15 @@ def record(function: Callable, arguments: tuple) -> Callable | None:
         return result
 
     return replay
+
+
+def new_graph(arguments: tuple) -> tuple[Any, AbstractContextManager]:
+    """A graph for work on such arguments, None on the CPU, and the context that fills it."""
+    if not any(isinstance(each, torch.Tensor) and each.is_cuda for each in arguments):
+        return None, nullcontext()
+    graph = torch.cuda.CUDAGraph()
+    # on another stream matrices would be multiplied in memory that a third one may use as well
+    return graph, torch.cuda.graph(graph, stream=torch.cuda.current_stream())
 
 
 def on_a_stream(steps: Iterator, device: torch.device) -> Iterator:

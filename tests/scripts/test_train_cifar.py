@@ -127,7 +127,7 @@ def test_one_that_fails_leaves_the_others_going_on(images, tmp_path, monkeypatch
 def test_a_recorded_run_is_the_eager_one(images, tmp_path, monkeypatch):
     """As on a GPU with --compile, but for the compiling."""
     monkeypatch.setitem(MODELS, "tiny", Tiny)
-    monkeypatch.setattr(recording, "record", replays.record)
+    monkeypatch.setattr(recording, "new_graph", replays.new_graph)
     for name in ("eager", "recorded"):
         args = parse_args(command(images, tmp_path / name, "--iterations", 6))
         config = recipe(args, Network(arch="tiny", attention="se"), 1, "digits32")
