@@ -72,9 +72,8 @@ class Job:
         """Wait while the job runs; fails when it ended, or after `seconds`, without it."""
         end = time.monotonic() + seconds
         while not condition():
-            running = self.process.poll() is None
-            assert running, f"ended early\n{self.out.read_text()}\n{self.err.read_text()}"
-            assert time.monotonic() < end, f"never came\n{self.out.read_text()}"
+            assert self.process.poll() is None, f"ended early\n{self.said()}"
+            assert time.monotonic() < end, f"never came\n{self.said()}"
             time.sleep(0.01)
 
     def after_steps(self, steps: int) -> "Job":
@@ -85,7 +84,10 @@ class Job:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"never ended\n{self.out.read_text()}\n{self.err.read_text()}")
+            pytest.fail(f"never ended\n{self.said()}")
+
+    def said(self) -> str:
+        return f"{self.out.read_text()}\n{self.err.read_text()}"
 
     def last_line(self) -> str:
         return self.err.read_text().strip().splitlines()[-1]
