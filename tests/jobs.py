@@ -47,6 +47,7 @@ class Job:
         self.out, self.err = (folder / f"{number}.{name}" for name in ("out", "err"))
         self.mark = str(mark)
         found = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONWARNINGS": "ignore"}
+        found["PYTHONFAULTHANDLER"] = "1"
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 [*wrapper, sys.executable, *map(str, command)],
@@ -73,7 +74,7 @@ class Job:
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, f"ended early\n{self.said()}"
-            assert time.monotonic() < end, f"never came\n{self.said()}"
+            assert time.monotonic() < end, f"never came\n{self.stopped_where()}"
             time.sleep(0.01)
 
     def after_steps(self, steps: int) -> "Job":
@@ -84,10 +85,17 @@ class Job:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"never ended\n{self.said()}")
+            pytest.fail(f"never ended\n{self.stopped_where()}")
 
     def said(self) -> str:
         return f"{self.out.read_text()}\n{self.err.read_text()}"
+
+    def stopped_where(self) -> str:
+        """What it said, and the line at which each of its processes hung; they are gone then."""
+        for pid in self.alive():
+            os.kill(pid, signal.SIGABRT)
+        self.process.wait()
+        return self.said()
 
     def last_line(self) -> str:
         return self.err.read_text().strip().splitlines()[-1]
