@@ -59,7 +59,8 @@ def table2(place: Place) -> Iterator[list[Step]]:
     train = "scripts/train_cifar.py", *where, "--attentions"
     if place.device == "cuda":
         seeds, short = ("--seeds", "1,2,3,4,5"), ()
-        more = *seeds, "--concurrent", "5", "--compile", "--eval-every", "20"
+        # in one call both networks with three seeds, rather than one of them with all
+        more = *seeds, "--concurrent", "3", "--compile", "--eval-every", "20"
         yield [Step("table2", inf, (*train, FIRST, *more))]
         yield [Step("table2_others", inf, (*train, LATER, *more))]
     else:
