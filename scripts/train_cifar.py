@@ -195,24 +195,26 @@ def train_together(configs: Sequence[Config], splits: Splits, dists: Sequence[Di
         raise errors[0]
 
 
+def train_in_silence(configs: Sequence[Config], splits: Splits, dists: Sequence[Dist]) -> None:
+    """`train_together`, of which only the ends are told; the rest is in the run folders."""
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            train_together(configs, splits, dists)
+    finally:
+        for config in configs:
+            for acc1 in last_acc1([config]):
+                print(f"finished    {config.folder}, Acc@1 {acc1:.3f}", flush=True)
+
+
 def train_in_turn(
     runs: Sequence[list[Config]], splits: Splits, dists: Sequence[Dist], at_once: int
 ) -> None:
     """Train what is not finished of `recipes`: all with the first `at_once` seeds, then all with
-    the next, ...; of several at once only the ends are told, the rest is in their run folders."""
+    the next, ...; several at once in silence."""
+    train_some = train_together if at_once == 1 else train_in_silence
     for first in range(0, len(runs[0]), at_once):
         for configs in runs:
-            together = configs[first : first + at_once]
-            if at_once == 1:
-                train_together(together, splits, dists)
-                continue
-            try:
-                with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-                    train_together(together, splits, dists)
-            finally:
-                for config in together:
-                    for acc1 in last_acc1([config]):
-                        print(f"finished    {config.folder}, Acc@1 {acc1:.3f}", flush=True)
+            train_some(configs[first : first + at_once], splits, dists)
 
 
 def train(args: argparse.Namespace) -> None:

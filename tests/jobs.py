@@ -46,8 +46,11 @@ class Job:
         number = len(list(folder.iterdir()))
         self.out, self.err = (folder / f"{number}.{name}" for name in ("out", "err"))
         self.mark = str(mark)
-        found = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONWARNINGS": "ignore"}
-        found["PYTHONFAULTHANDLER"] = "1"
+        found = {
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONFAULTHANDLER": "1",  # for `stopped_where`
+        }
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 [*wrapper, sys.executable, *map(str, command)],

@@ -9,6 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    return [each for each in tree_leaves(tree) if isinstance(each, torch.Tensor)]
+
+
 class Operations(TorchDispatchMode):
     """Context that counts operations by name, and those that wait for a copy from the CPU.
 
@@ -23,10 +27,7 @@ class Operations(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         self.counts[name] += 1
-        given, made = (
-            [each for each in tree_leaves(part) if isinstance(each, torch.Tensor)]
-            for part in ((args, kwargs), out)
-        )
+        given, made = tensors_in((args, kwargs)), tensors_in(out)
         from_cpu = any(each.device.type == "cpu" and each.dim() for each in given)
         if from_cpu and any(each.device.type == "cuda" for each in made):
             self.copies.append(name)

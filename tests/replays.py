@@ -4,13 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from operations import tensors_in
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-
-
-def tensors_in(tree: Any) -> list[torch.Tensor]:
-    return [each for each in tree_leaves(tree) if isinstance(each, torch.Tensor)]
-
 
 # Python reads or writes what is in a tensor, or its shape depends on that: on a GPU each waits
 REFUSED = "_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "is_nonzero", "equal"

@@ -2,7 +2,8 @@
 
 python -m scripts.gpu_report.cifar DEVICE JSON
 
-ResNet-20 with SimAM, batches of 128, not compiled; a step's time for one seed.
+ResNet-20 with SimAM, batches of 128, not compiled; a step's time for one seed, and how many times
+as fast that is as the row before.
 """
 
 import sys
@@ -26,6 +27,7 @@ from utils.training.metrics import Totals
 from utils.training.run import Run
 from utils.training.state import DataFacts
 
+ARCH = "cifar_resnet20"
 BATCH, BATCHES = 128, 10  # of an epoch
 # steps that are timed, and those that come first: allocation, recording
 STEPS = {"cuda": (200, 10), "cpu": (1, 1)}
@@ -34,7 +36,7 @@ STEPS = {"cuda": (200, 10), "cpu": (1, 1)}
 def training(images: Images, seed: int, record: bool, dist: Dist) -> Iterator[int]:
     """Steps without end."""
     config = Config(
-        network=Network(arch="cifar_resnet20", attention="simam", num_classes=len(images.classes)),
+        network=Network(arch=ARCH, attention="simam", num_classes=len(images.classes)),
         data=Data(image_size=SIZE, batch_size=BATCH),
         machine=Machine(seed=seed, record=record, print_freq=sys.maxsize),
     )
@@ -54,27 +56,28 @@ def milliseconds(seeds: int, record: bool, device: str) -> float:
     running = [
         on_a_stream(training(images, seed, record, dist), dist.device) for seed in range(seeds)
     ]
-    steps, before = STEPS[device]
-    for step in range(-before, steps):
-        if step == 0:
-            wait(device)
-            started = time.perf_counter()
-        for each in running:
+
+    def take(steps: int) -> float:
+        """The seconds that so many steps of each took."""
+        started = time.perf_counter()
+        for each in steps * running:
             next(each)
-    wait(device)
-    return rounded(1e3 * (time.perf_counter() - started) / (steps * seeds))
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
 
-
-def wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+    steps, before = STEPS[device]
+    take(before)
+    return 1e3 * take(steps) / (steps * seeds)
 
 
 def main(device: str, path: str) -> int:
-    report = Report(describe(device), path)
+    report, former = Report(describe(device), path), None
     for seeds, record in ((1, False), (1, True), (5, True)):
         ms = milliseconds(seeds, record, device)
-        report.add("cifar", [{"recorded": record, "seeds": seeds, "ms": ms}])
+        row = {"network": ARCH, "recorded": record, "seeds": seeds, "ms": rounded(ms)}
+        report.add("cifar", [row | {"speed": former and rounded(former / ms)}])
+        former = ms
     return 0
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -306,7 +306,7 @@ class Run:
     def _lr_at(self, step: int) -> float:
         return lr_at(self.config.optim, self.epoch, step, len(self.train_loader))
 
-    def _train(self) -> Iterator[None]:
+    def _train(self) -> Generator[None, None, dict[str, float]]:
         first_step, before, started = self.step, self.seconds, time.perf_counter()
         title = f"Epoch {self.epoch + 1}/{self.config.optim.epochs}"
         progress = self._progress(title, self.train_loader, first_step)
